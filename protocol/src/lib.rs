@@ -1,0 +1,1 @@
+//! The Throughline wire protocol.

@@ -1,0 +1,1 @@
+//! Throughline: realtime sessions that move between transports.
