@@ -1,0 +1,284 @@
+//! Frames and their bytes (SPEC section 3).
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::close::{Close, Code, Origin};
+use crate::id::{ResumeKey, SessionId};
+use crate::limits::{MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_REASON};
+use crate::varint;
+
+/// The numbers of the frame types.
+pub mod kind {
+    /// WELCOME.
+    pub const WELCOME: u64 = 0x01;
+    /// CLOSE.
+    pub const CLOSE: u64 = 0x02;
+    /// STREAM.
+    pub const STREAM: u64 = 0x03;
+    /// ACK.
+    pub const ACK: u64 = 0x04;
+    /// DATAGRAM.
+    pub const DATAGRAM: u64 = 0x05;
+    /// PING.
+    pub const PING: u64 = 0x06;
+    /// PONG.
+    pub const PONG: u64 = 0x07;
+}
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// The first frame on every link, from the server.
+    Welcome(Welcome),
+    /// The end of the session.
+    Close(Close),
+    /// Bytes of a stream.
+    Stream {
+        /// The stream's id.
+        stream: u64,
+        /// Where `data` begins in the stream, in bytes.
+        offset: u64,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// What was received of a stream, and how far its sender may go.
+    Ack {
+        /// The stream's id.
+        stream: u64,
+        /// Bytes received in order.
+        received: u64,
+        /// The sender may send bytes below this offset.
+        limit: u64,
+    },
+    /// An unreliable unit.
+    Datagram(Bytes),
+    /// A question that asks for PONG.
+    Ping {
+        /// One above the last.
+        id: u64,
+    },
+    /// The answer to PING.
+    Pong {
+        /// The PING's.
+        id: u64,
+        /// The answerer's clock, in microseconds since the Unix epoch.
+        time_us: u64,
+    },
+}
+
+/// The content of WELCOME (SPEC section 3.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The version spoken on this link.
+    pub version: u64,
+    /// The session's id.
+    pub session: SessionId,
+    /// The secret that lets its holder resume the session.
+    pub key: ResumeKey,
+    /// Whether the session that the client asked for goes on.
+    pub resumed: bool,
+    /// The number of this link within the session, from 1.
+    pub link: u64,
+    /// The server's clock, in microseconds since the Unix epoch.
+    pub time_us: u64,
+    /// Milliseconds between PINGs.
+    pub heartbeat_ms: u64,
+    /// Milliseconds of silence after which the link counts as dead.
+    pub idle_ms: u64,
+    /// The longest message body, in bytes.
+    pub max_message: u64,
+    /// What the server has received of stream 0, in bytes.
+    pub received: u64,
+    /// The client may send bytes of stream 0 below this offset.
+    pub limit: u64,
+}
+
+/// A frame that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The fields do not fill the payload, or are not what they should be.
+    #[error("malformed {0}")]
+    Malformed(&'static str),
+    /// No frame has this type.
+    #[error("unknown frame type {0:#x}")]
+    Unknown(u64),
+    /// The payload is over [`MAX_FRAME_PAYLOAD`].
+    #[error("a frame of {0} bytes; at most {MAX_FRAME_PAYLOAD} are allowed")]
+    TooLarge(u64),
+    /// The datagram is over [`MAX_DATAGRAM`].
+    #[error("a datagram of {0} bytes; at most {MAX_DATAGRAM} are allowed")]
+    DatagramTooLarge(usize),
+}
+
+impl FrameError {
+    /// The close code that answers it.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Malformed(_) => Code::MalformedFrame,
+            Self::Unknown(_) => Code::UnknownFrame,
+            Self::TooLarge(_) => Code::FrameTooLarge,
+            Self::DatagramTooLarge(_) => Code::DatagramTooLarge,
+        }
+    }
+}
+
+impl Frame {
+    /// Writes the whole frame: type, length, payload.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Welcome(welcome) => with_length(out, kind::WELCOME, |out| welcome.encode(out)),
+            Self::Close(close) => with_length(out, kind::CLOSE, |out| {
+                varint::encode(u64::from(close.code), out);
+                out.put_u8(match close.origin {
+                    Origin::Protocol => 0,
+                    Origin::Application => 1,
+                });
+                out.put_slice(close.reason.as_bytes());
+            }),
+            Self::Stream { stream, offset, data } => {
+                encode_stream_header(*stream, *offset, data.len(), out);
+                out.put_slice(data);
+            }
+            Self::Ack { stream, received, limit } => with_length(out, kind::ACK, |out| {
+                varint::encode(*stream, out);
+                varint::encode(*received, out);
+                varint::encode(*limit, out);
+            }),
+            Self::Datagram(data) => {
+                varint::encode(kind::DATAGRAM, out);
+                varint::encode(data.len() as u64, out);
+                out.put_slice(data);
+            }
+            Self::Ping { id } => with_length(out, kind::PING, |out| varint::encode(*id, out)),
+            Self::Pong { id, time_us } => with_length(out, kind::PONG, |out| {
+                varint::encode(*id, out);
+                varint::encode(*time_us, out);
+            }),
+        }
+    }
+
+    /// Reads the payload of a frame of type `kind`.
+    ///
+    /// # Errors
+    /// [`FrameError`] says what is wrong with it.
+    pub fn decode(kind: u64, mut payload: Bytes) -> Result<Self, FrameError> {
+        let frame = match kind {
+            kind::WELCOME => {
+                return Welcome::decode(payload).map(Self::Welcome).ok_or(FrameError::Malformed("WELCOME"));
+            }
+            kind::CLOSE => return decode_close(payload).map(Self::Close).ok_or(FrameError::Malformed("CLOSE")),
+            kind::STREAM => {
+                let malformed = FrameError::Malformed("STREAM");
+                let stream = varint::take(&mut payload).ok_or(malformed)?;
+                let offset = varint::take(&mut payload).ok_or(malformed)?;
+                if offset + payload.len() as u64 > varint::MAX {
+                    return Err(malformed);
+                }
+                return Ok(Self::Stream { stream, offset, data: payload });
+            }
+            kind::DATAGRAM if payload.len() > MAX_DATAGRAM => return Err(FrameError::DatagramTooLarge(payload.len())),
+            kind::DATAGRAM => return Ok(Self::Datagram(payload)),
+            kind::ACK => three(&mut payload)
+                .map(|[stream, received, limit]| Self::Ack { stream, received, limit })
+                .ok_or(FrameError::Malformed("ACK")),
+            kind::PING => varint::take(&mut payload).map(|id| Self::Ping { id }).ok_or(FrameError::Malformed("PING")),
+            kind::PONG => {
+                (|| Some(Self::Pong { id: varint::take(&mut payload)?, time_us: varint::take(&mut payload)? }))()
+                    .ok_or(FrameError::Malformed("PONG"))
+            }
+            unknown => return Err(FrameError::Unknown(unknown)),
+        }?;
+        if payload.has_remaining() {
+            Err(FrameError::Malformed("frame: bytes after its last field"))
+        } else {
+            Ok(frame)
+        }
+    }
+}
+
+/// Writes type, length, stream and offset of a STREAM frame whose `len` bytes of data follow: the only
+/// bytes of a broadcast that differ from session to session.
+pub fn encode_stream_header(stream: u64, offset: u64, len: usize, out: &mut BytesMut) {
+    varint::encode(kind::STREAM, out);
+    varint::encode((varint::len(stream) + varint::len(offset) + len) as u64, out);
+    varint::encode(stream, out);
+    varint::encode(offset, out);
+}
+
+/// Bytes that a STREAM frame needs beside its data, at most: one of type, four of length, eight each of
+/// stream and offset.
+pub const MAX_STREAM_HEADER: usize = 21;
+
+impl Welcome {
+    fn encode(&self, out: &mut BytesMut) {
+        varint::encode(self.version, out);
+        out.put_slice(&self.session.0);
+        out.put_slice(&self.key.0);
+        let flags = u64::from(self.resumed);
+        for number in [
+            flags,
+            self.link,
+            self.time_us,
+            self.heartbeat_ms,
+            self.idle_ms,
+            self.max_message,
+            self.received,
+            self.limit,
+        ] {
+            varint::encode(number, out);
+        }
+    }
+
+    fn decode(mut payload: Bytes) -> Option<Self> {
+        let version = varint::take(&mut payload)?;
+        let session = SessionId(sixteen(&mut payload)?);
+        let key = ResumeKey(sixteen(&mut payload)?);
+        let mut next = || varint::take(&mut payload);
+        let welcome = Self {
+            version,
+            session,
+            key,
+            resumed: next()? & 1 == 1,
+            link: next()?,
+            time_us: next()?,
+            heartbeat_ms: next()?,
+            idle_ms: next()?,
+            max_message: next()?,
+            received: next()?,
+            limit: next()?,
+        };
+        (welcome.heartbeat_ms > 0 && welcome.idle_ms > 0).then_some(welcome)
+    }
+}
+
+fn with_length(out: &mut BytesMut, kind: u64, payload: impl FnOnce(&mut BytesMut)) {
+    let mut bytes = BytesMut::with_capacity(64);
+    payload(&mut bytes);
+    varint::encode(kind, out);
+    varint::encode(bytes.len() as u64, out);
+    out.put_slice(&bytes);
+}
+
+fn decode_close(mut payload: Bytes) -> Option<Close> {
+    let code = u32::try_from(varint::take(&mut payload)?).ok()?;
+    let origin = match payload.try_get_u8().ok()? {
+        0 => Origin::Protocol,
+        1 => Origin::Application,
+        _ => return None,
+    };
+    if payload.len() > MAX_REASON {
+        return None;
+    }
+    let reason = std::str::from_utf8(&payload).ok()?.to_owned();
+    Some(Close { code, origin, reason })
+}
+
+fn three(payload: &mut Bytes) -> Option<[u64; 3]> {
+    Some([varint::take(payload)?, varint::take(payload)?, varint::take(payload)?])
+}
+
+fn sixteen(payload: &mut Bytes) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    payload.try_copy_to_slice(&mut bytes).ok()?;
+    Some(bytes)
+}

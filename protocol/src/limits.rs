@@ -1,0 +1,42 @@
+//! Bounds that both sides know (SPEC section 9). What an operator may change is in the server's configuration.
+
+/// Longest payload of a frame, in bytes. One STREAM frame of the recommended size fits four times, so that a sender
+/// with other habits still works, and a hostile length costs a receiver at most this much.
+pub const MAX_FRAME_PAYLOAD: usize = 65_536;
+
+/// Data that this implementation puts in one STREAM frame, in bytes. A datagram never waits behind more than this.
+pub const STREAM_CHUNK: usize = 16_384;
+
+/// Longest packet on a websocket or in a poll's answer, in bytes: four of the largest frames.
+pub const MAX_PACKET: usize = 262_144;
+
+/// Longest packet in the body of a POST, in bytes.
+pub const MAX_UPLINK_PACKET: usize = 1_048_576;
+
+/// Longest datagram, in bytes: what fits in one QUIC packet on any path of 1,200 bytes and more.
+pub const MAX_DATAGRAM: usize = 1_100;
+
+/// Longest reason of a CLOSE, in bytes of UTF-8: WebTransport's own limit.
+pub const MAX_REASON: usize = 1_024;
+
+/// Longest token of an opening, in bytes: a signed token with a few claims fits, and so does the request in
+/// everybody's header limits.
+pub const MAX_TOKEN: usize = 4_096;
+
+/// Credit that a server has on stream 0 before the client's first ACK, in bytes.
+pub const INITIAL_CLIENT_CREDIT: u64 = 262_144;
+
+/// Longest message body by default, in bytes.
+pub const DEFAULT_MAX_MESSAGE: usize = 4 * 1_048_576;
+
+/// Most datagrams that wait to be sent: one per key. More keys than this push out the oldest.
+pub const MAX_OUTGOING_DATAGRAMS: usize = 64;
+
+/// Most received datagrams that wait for the application; the oldest go first. Eight seconds at 30 per second.
+pub const MAX_INCOMING_DATAGRAMS: usize = 256;
+
+/// Longest time that an ACK may wait for company, in microseconds.
+pub const ACK_DELAY_US: u64 = 50_000;
+
+/// PINGs without an answer that are remembered: more mean that the link is dead long since.
+pub const MAX_OPEN_PINGS: usize = 8;

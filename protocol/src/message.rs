@@ -1,0 +1,199 @@
+//! Messages, and how they lie in the bytes of stream 0 (SPEC section 4.1).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
+
+use crate::close::{Close, Code};
+use crate::varint::{self, Decoded};
+
+const KIND_BINARY: u64 = 0;
+const KIND_TEXT: u64 = 1;
+
+/// Bodies up to this many bytes are copied behind their header; a longer one stays shared, as a chunk of its own.
+const COPY_BELOW: usize = 1_024;
+
+/// One ordered, reliable unit of the message stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8 text.
+    Text(ByteString),
+    /// Bytes.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// The body, in bytes.
+    pub fn as_bytes(&self) -> &Bytes {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Length of the body, in bytes.
+    pub fn len(&self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether the body is empty, which is allowed.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
+        }
+    }
+
+    /// The chunks that stand for this message in the message stream: its header, and its body.
+    pub(crate) fn encode(self) -> [Option<Bytes>; 2] {
+        let kind = match self {
+            Self::Binary(_) => KIND_BINARY,
+            Self::Text(_) => KIND_TEXT,
+        };
+        let body = match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Binary(bytes) => bytes,
+        };
+        let inline = body.len() <= COPY_BELOW;
+        let mut head = BytesMut::with_capacity(9 + if inline { body.len() } else { 0 });
+        varint::encode(kind, &mut head);
+        varint::encode(body.len() as u64, &mut head);
+        if inline {
+            head.put_slice(&body);
+            return [Some(head.freeze()), None];
+        }
+        [Some(head.freeze()), Some(body)]
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+impl From<ByteString> for Message {
+    fn from(text: ByteString) -> Self {
+        Self::Text(text)
+    }
+}
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self::Binary(bytes)
+    }
+}
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Binary(bytes.into())
+    }
+}
+impl From<&[u8]> for Message {
+    fn from(bytes: &[u8]) -> Self {
+        Self::Binary(Bytes::copy_from_slice(bytes))
+    }
+}
+
+/// Puts messages together from the bytes of stream 0, which arrive in pieces of any size.
+#[derive(Debug)]
+pub(crate) struct Assembler {
+    max_message: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In the header: two varints, 16 bytes at most.
+    Header { bytes: [u8; 16], len: usize },
+    /// In the body.
+    Body { kind: u64, header: usize, length: usize, body: BytesMut },
+}
+
+impl State {
+    const START: Self = Self::Header { bytes: [0; 16], len: 0 };
+}
+
+/// A message, and what it cost of the stream's credit: header and body.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    pub(crate) message: Message,
+    pub(crate) cost: u64,
+}
+
+impl Assembler {
+    pub(crate) fn new(max_message: usize) -> Self {
+        Self { max_message, state: State::START }
+    }
+
+    /// Takes from `data` what belongs to the next message, and returns it when it is whole.
+    pub(crate) fn next(&mut self, data: &mut Bytes) -> Result<Option<Assembled>, Close> {
+        loop {
+            match &mut self.state {
+                State::Header { bytes, len } => {
+                    let Some((kind, length)) = header(&bytes[..*len])? else {
+                        if data.is_empty() {
+                            return Ok(None);
+                        }
+                        bytes[*len] = data.split_to(1)[0];
+                        *len += 1;
+                        continue;
+                    };
+                    if kind > KIND_TEXT {
+                        return Err(Close::protocol(Code::MalformedMessage, format!("unknown kind of message {kind}")));
+                    }
+                    if length > self.max_message as u64 {
+                        let max = self.max_message;
+                        return Err(Close::protocol(
+                            Code::MessageTooLarge,
+                            format!("a message of {length} bytes; at most {max} are allowed"),
+                        ));
+                    }
+                    // The buffer grows with what arrives, not with what a header claims.
+                    self.state = State::Body { kind, header: *len, length: length as usize, body: BytesMut::new() };
+                }
+                State::Body { kind, header, length, body } => {
+                    let missing = *length - body.len();
+                    let whole = if data.len() < missing {
+                        body.extend_from_slice(&std::mem::take(data));
+                        return Ok(None);
+                    } else if body.is_empty() {
+                        data.split_to(missing)
+                    } else {
+                        body.extend_from_slice(&data.split_to(missing));
+                        std::mem::take(body).freeze()
+                    };
+                    let cost = (*header + *length) as u64;
+                    let message = match *kind {
+                        KIND_BINARY => Message::Binary(whole),
+                        _ => Message::Text(ByteString::try_from(whole).map_err(|_| {
+                            Close::protocol(Code::MalformedMessage, "a text message that is not UTF-8")
+                        })?),
+                    };
+                    self.state = State::START;
+                    return Ok(Some(Assembled { message, cost }));
+                }
+            }
+        }
+    }
+}
+
+fn header(bytes: &[u8]) -> Result<Option<(u64, u64)>, Close> {
+    let too_large = || Close::protocol(Code::MalformedMessage, "a message header that is no varint of this protocol");
+    let (kind, rest) = match varint::decode(bytes) {
+        Decoded::Value(kind, len) => (kind, &bytes[len..]),
+        Decoded::Incomplete => return Ok(None),
+        Decoded::TooLarge => return Err(too_large()),
+    };
+    match varint::decode(rest) {
+        Decoded::Value(length, _) => Ok(Some((kind, length))),
+        Decoded::Incomplete => Ok(None),
+        Decoded::TooLarge => Err(too_large()),
+    }
+}

@@ -1,0 +1,322 @@
+//! The two halves of a stream (SPEC section 4): what was sent and not acknowledged, and what was received.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::close::{Close, Code};
+
+/// The sending half. Keeps every byte until it is acknowledged.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    /// The bytes from `acked` to `end`, in chunks as the application gave them.
+    chunks: VecDeque<Bytes>,
+    /// What the peer has received.
+    acked: u64,
+    /// The next byte to send on the current link.
+    next: u64,
+    /// The chunk in which `next` lies, and where in it.
+    cursor: (usize, usize),
+    /// Where the stream ends so far.
+    end: u64,
+    /// The most that was ever sent: what an ACK may speak of.
+    sent: u64,
+    /// The peer takes bytes below this offset.
+    limit: u64,
+    /// Bytes of the first chunk that are acknowledged already.
+    front: usize,
+}
+
+impl Sender {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { chunks: VecDeque::new(), acked: 0, next: 0, cursor: (0, 0), end: 0, sent: 0, limit, front: 0 }
+    }
+
+    /// Bytes that are kept: not sent, or not acknowledged.
+    pub(crate) fn buffered(&self) -> u64 {
+        self.end - self.acked
+    }
+
+    pub(crate) fn push(&mut self, chunk: Bytes) {
+        self.end += chunk.len() as u64;
+        self.chunks.push_back(chunk);
+    }
+
+    /// Bytes that may be sent now.
+    pub(crate) fn sendable(&self) -> u64 {
+        self.end.min(self.limit).saturating_sub(self.next)
+    }
+
+    /// Whether everything has been handed to the link.
+    pub(crate) fn all_sent(&self) -> bool {
+        self.next == self.end
+    }
+
+    /// Whether the peer has received everything.
+    pub(crate) fn all_acked(&self) -> bool {
+        self.acked == self.end
+    }
+
+    /// Takes up to `max` bytes to send: calls `emit` with their offset and length, and then with their pieces.
+    pub(crate) fn take(&mut self, max: usize) -> Option<(u64, usize, Vec<Bytes>)> {
+        let len = self.sendable().min(max as u64) as usize;
+        if len == 0 {
+            return None;
+        }
+        let offset = self.next;
+        let mut pieces = Vec::with_capacity(1);
+        let mut missing = len;
+        while missing > 0 {
+            let (index, within) = self.cursor;
+            let chunk = &self.chunks[index]; // sendable() never goes beyond `end`, which the chunks reach
+            let part = missing.min(chunk.len() - within);
+            pieces.push(chunk.slice(within..within + part));
+            missing -= part;
+            self.cursor = if within + part == chunk.len() { (index + 1, 0) } else { (index, within + part) };
+        }
+        self.next += len as u64;
+        self.sent = self.sent.max(self.next);
+        Some((offset, len, pieces))
+    }
+
+    /// Takes note of an ACK. Lower values than known are ignored.
+    pub(crate) fn acknowledge(&mut self, received: u64, limit: u64) -> Result<(), Close> {
+        if received > self.sent {
+            let sent = self.sent;
+            return Err(Close::protocol(
+                Code::ProtocolViolation,
+                format!("an ACK of {received} bytes when {sent} were sent"),
+            ));
+        }
+        self.limit = self.limit.max(limit);
+        self.release(received);
+        Ok(())
+    }
+
+    /// A new link: go on from what the peer has received.
+    pub(crate) fn rewind(&mut self, received: u64) -> Result<(), Close> {
+        if received > self.sent || received < self.acked {
+            let (acked, sent) = (self.acked, self.sent);
+            return Err(Close::protocol(
+                Code::ProtocolViolation,
+                format!("received {received} lies outside of {acked}..={sent}"),
+            ));
+        }
+        self.release(received);
+        self.next = self.acked;
+        self.cursor = (0, self.front);
+        Ok(())
+    }
+
+    fn release(&mut self, received: u64) {
+        let mut newly = received.saturating_sub(self.acked) as usize;
+        if newly == 0 {
+            return;
+        }
+        self.acked = received;
+        if self.next < received {
+            // Acknowledged on another link before it was sent again on this one.
+            self.next = received;
+            self.cursor = (usize::MAX, 0);
+        }
+        while newly > 0 {
+            let left = self.chunks[0].len() - self.front;
+            if newly < left {
+                self.front += newly;
+                break;
+            }
+            newly -= left;
+            self.front = 0;
+            self.chunks.pop_front();
+            self.cursor.0 = self.cursor.0.saturating_sub(1);
+        }
+        if self.next == self.acked {
+            self.cursor = (0, self.front);
+        }
+        if self.chunks.is_empty() {
+            self.chunks = VecDeque::new(); // an idle session holds no buffer
+        }
+    }
+}
+
+/// The receiving half: what is in order, what was granted, and what was said of it.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    /// Bytes received in order.
+    received: u64,
+    /// Bytes in whole messages that the application has not taken yet.
+    waiting: u64,
+    window: u64,
+    /// The limit and `received` of the last ACK.
+    said_limit: u64,
+    said_received: u64,
+}
+
+impl Receiver {
+    pub(crate) fn new(window: u64, initial_limit: u64) -> Self {
+        Self { received: 0, waiting: 0, window, said_limit: initial_limit, said_received: 0 }
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Takes note of a STREAM frame, and returns the part of `data` that is new.
+    pub(crate) fn accept(&mut self, offset: u64, mut data: Bytes) -> Result<Bytes, Close> {
+        if offset > self.received {
+            let received = self.received;
+            return Err(Close::protocol(
+                Code::ProtocolViolation,
+                format!("stream bytes from {offset} when {received} were received: a gap"),
+            ));
+        }
+        let end = offset + data.len() as u64;
+        if end > self.said_limit {
+            let limit = self.said_limit;
+            return Err(Close::protocol(
+                Code::FlowControl,
+                format!("stream bytes up to {end}, beyond the limit of {limit}"),
+            ));
+        }
+        if end <= self.received {
+            return Ok(Bytes::new());
+        }
+        let fresh = data.split_off((self.received - offset) as usize);
+        self.received = end;
+        Ok(fresh)
+    }
+
+    /// A message of `cost` bytes waits for the application.
+    pub(crate) fn queued(&mut self, cost: u64) {
+        self.waiting += cost;
+    }
+
+    /// The application took a message of `cost` bytes.
+    pub(crate) fn taken(&mut self, cost: u64) {
+        self.waiting -= cost;
+    }
+
+    /// The limit that would be granted now. It never goes back.
+    pub(crate) fn limit(&self) -> u64 {
+        self.said_limit.max(self.received - self.waiting + self.window)
+    }
+
+    /// Whether there is anything new to acknowledge.
+    pub(crate) fn has_news(&self) -> bool {
+        self.received > self.said_received
+    }
+
+    /// Whether an ACK should go now: a quarter of the window was received or freed since the last.
+    pub(crate) fn is_urgent(&self) -> bool {
+        let quarter = self.window / 4;
+        self.received - self.said_received >= quarter || self.limit() - self.said_limit >= quarter
+    }
+
+    /// `received` and `limit` for an ACK or WELCOME that is being sent.
+    pub(crate) fn say(&mut self) -> (u64, u64) {
+        self.said_limit = self.limit();
+        self.said_received = self.received;
+        (self.said_received, self.said_limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(pieces: &[Bytes]) -> String {
+        pieces.iter().map(|piece| std::str::from_utf8(piece).expect("test data is ASCII")).collect()
+    }
+
+    #[test]
+    fn sends_across_chunks_within_credit_and_keeps_until_acknowledged() {
+        let mut sender = Sender::new(8);
+        for chunk in ["abc", "defg", "hij"] {
+            sender.push(Bytes::from_static(chunk.as_bytes()));
+        }
+        let (offset, len, pieces) = sender.take(5).expect("there is data");
+        assert_eq!((offset, len, text(&pieces).as_str()), (0, 5, "abcde"));
+        let (offset, _, pieces) = sender.take(100).expect("there is credit");
+        assert_eq!((offset, text(&pieces).as_str()), (5, "fgh"));
+        assert!(sender.take(100).is_none(), "credit is used up");
+        assert_eq!(sender.buffered(), 10);
+
+        sender.acknowledge(4, 10).expect("was sent");
+        assert_eq!(sender.buffered(), 6);
+        let (offset, _, pieces) = sender.take(100).expect("there is credit again");
+        assert_eq!((offset, text(&pieces).as_str()), (8, "ij"));
+        assert!(sender.all_sent());
+        sender.acknowledge(10, 10).expect("was sent");
+        assert!(sender.all_acked());
+    }
+
+    #[test]
+    fn a_new_link_goes_on_from_what_was_received() {
+        let mut sender = Sender::new(100);
+        sender.push(Bytes::from_static(b"abc"));
+        sender.push(Bytes::from_static(b"defg"));
+        sender.take(7).expect("there is data");
+        sender.rewind(2).expect("within what was sent");
+        let (offset, _, pieces) = sender.take(100).expect("there is data");
+        assert_eq!((offset, text(&pieces).as_str()), (2, "cdefg"));
+        assert!(sender.rewind(1).is_err(), "acknowledged bytes are gone");
+        assert!(sender.rewind(8).is_err(), "never sent");
+    }
+
+    #[test]
+    fn an_acknowledgement_from_another_link_overtakes_a_replay() {
+        let mut sender = Sender::new(100);
+        for chunk in ["abc", "defg", "hij"] {
+            sender.push(Bytes::from_static(chunk.as_bytes()));
+        }
+        sender.take(10).expect("there is data");
+        sender.rewind(1).expect("within what was sent");
+        sender.take(1).expect("there is data");
+        sender.acknowledge(5, 100).expect("was sent on the old link");
+        let (offset, _, pieces) = sender.take(100).expect("there is data");
+        assert_eq!((offset, text(&pieces).as_str()), (5, "fghij"));
+        sender.acknowledge(10, 100).expect("was sent");
+        sender.push(Bytes::from_static(b"k"));
+        let (offset, _, pieces) = sender.take(100).expect("there is data");
+        assert_eq!((offset, text(&pieces).as_str()), (10, "k"));
+    }
+
+    #[test]
+    fn an_ack_of_what_was_never_sent_is_refused() {
+        let mut sender = Sender::new(100);
+        sender.push(Bytes::from_static(b"abc"));
+        let close = sender.acknowledge(1, 100).expect_err("nothing was sent");
+        assert_eq!(close.code, Code::ProtocolViolation as u32);
+    }
+
+    #[test]
+    fn a_receiver_discards_repeats_and_refuses_gaps_and_excess() {
+        let mut receiver = Receiver::new(10, 10);
+        assert_eq!(&receiver.accept(0, Bytes::from_static(b"abcd")).expect("in order")[..], b"abcd");
+        assert_eq!(&receiver.accept(2, Bytes::from_static(b"cdef")).expect("overlaps")[..], b"ef");
+        assert_eq!(&receiver.accept(0, Bytes::from_static(b"abc")).expect("a repeat")[..], b"");
+        assert_eq!(
+            receiver.accept(7, Bytes::from_static(b"h")).expect_err("a gap").code,
+            Code::ProtocolViolation as u32
+        );
+        assert_eq!(
+            receiver.accept(6, Bytes::from_static(b"ghijk")).expect_err("11 bytes").code,
+            Code::FlowControl as u32
+        );
+        assert_eq!(&receiver.accept(6, Bytes::from_static(b"ghij")).expect("10 bytes")[..], b"ghij");
+    }
+
+    #[test]
+    fn credit_follows_what_the_application_takes() {
+        let mut receiver = Receiver::new(8, 8);
+        receiver.accept(0, Bytes::from_static(b"abcd")).expect("in order");
+        receiver.queued(4);
+        assert_eq!(receiver.limit(), 8, "nothing was taken");
+        assert!(receiver.is_urgent(), "half a window was received");
+        assert_eq!(receiver.say(), (4, 8));
+        assert!(!receiver.is_urgent());
+        receiver.taken(4);
+        assert!(receiver.is_urgent(), "half a window was freed");
+        assert_eq!(receiver.say(), (4, 12));
+    }
+}
