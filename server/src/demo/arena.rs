@@ -1,0 +1,154 @@
+//! The running game: its task, and the handler that seats a session in it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::messages::{Wish, WishError, error_text};
+use super::stage::{Audience, Refusal, Seat, Stage};
+use super::wire::Input;
+use super::world::{Setup, TICK_RATE};
+use crate::{Event, Message, Session, TrySendError};
+
+/// Close code of a session that found every seat taken. The page says so, and does not try again by itself.
+const CLOSE_ARENA_FULL: u32 = 1;
+/// Close code of the sessions of an arena that has ended.
+const CLOSE_ARENA_ENDED: u32 = 2;
+
+/// A running game. Clones are the same game; its task ends when the last is dropped.
+///
+/// ```no_run
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// let arena = throughline::demo::Arena::start();
+/// let server = throughline::Server::builder()
+///     .on_session(move |session| arena.clone().play(session))
+///     .start()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Arena(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    arrivals: Arc<Arrivals>,
+    /// Its sender lives in the task: when that is gone, so is the game.
+    ended: watch::Receiver<()>,
+    task: JoinHandle<()>,
+}
+
+/// Who waits to be seated at the next tick. The server's limit on sessions bounds it.
+type Arrivals = Mutex<Vec<Arc<Seat<Session>>>>;
+
+impl Arena {
+    /// Starts the game with its usual 300 bots.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, which the task needs.
+    #[must_use]
+    pub fn start() -> Self {
+        let arrivals = Arc::<Arrivals>::default();
+        let (alive, ended) = watch::channel(());
+        let stage = Stage::new(Setup::default());
+        let task = tokio::spawn(run(stage, arrivals.clone(), alive));
+        Self(Arc::new(Shared { arrivals, ended, task }))
+    }
+
+    /// Plays one session to its end: from the next tick on it has a ship, and gets one state per tick.
+    pub async fn play(self, session: Session) {
+        let seat = Arc::new(Seat::new(session.clone()));
+        self.0.arrivals.lock().push(seat.clone());
+        let _leaving = Leaving(&seat);
+        let mut ended = self.0.ended.clone();
+        loop {
+            let event = tokio::select! {
+                event = session.recv() => event,
+                // Nothing is ever sent: this resolves when the task is gone.
+                _ = ended.changed() => {
+                    session.close(CLOSE_ARENA_ENDED, "the game has ended");
+                    return;
+                }
+            };
+            let Some(event) = event else { return };
+            if let Err(error) = take(event, &seat) {
+                // Whoever sends nonsense faster than he reads the answers gets fewer answers.
+                let _ = session.try_send(error_text(&error));
+            }
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Clears the seat however `play` ends: returned, panicked, or dropped.
+struct Leaving<'a>(&'a Seat<Session>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Audience for Session {
+    fn tell(&self, message: Message) -> Result<(), Refusal> {
+        match self.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full) => Err(Refusal::Full),
+            // Closed: `play` is about to notice. Too large cannot be: every notice is bounded far below the limit.
+            Err(_) => Err(Refusal::Gone),
+        }
+    }
+
+    fn show(&self, datagram: Bytes, key: u64) {
+        // The only errors are a closed session, which `play` notices, and a size that the wire format excludes.
+        let _ = self.send_datagram(datagram, Some(key));
+    }
+
+    fn turn_away(&self) {
+        self.close(CLOSE_ARENA_FULL, "the arena is full; try again later");
+    }
+}
+
+async fn run(mut stage: Stage<Session>, arrivals: Arc<Arrivals>, _alive: watch::Sender<()>) {
+    let mut timer = interval(Duration::from_secs(1) / TICK_RATE);
+    // After a pause of the machine the game goes on from where it was, instead of rushing through what was missed.
+    timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut seats = Vec::new();
+    loop {
+        timer.tick().await;
+        seats.append(&mut arrivals.lock());
+        stage.tick(&mut seats, unix_time_us());
+    }
+}
+
+fn take(event: Event, seat: &Seat<Session>) -> Result<(), WishError> {
+    match event {
+        // A datagram that is not an input is ignored: it may be one of a newer page.
+        Event::Datagram(bytes) => {
+            if let Some(input) = Input::decode(&bytes) {
+                seat.steer(input);
+            }
+            Ok(())
+        }
+        Event::Message(Message::Text(text)) => seat.wish(Wish::parse(&text)?),
+        Event::Message(Message::Binary(_)) => Err(WishError::Binary),
+        #[allow(unreachable_patterns, reason = "events may grow")]
+        _ => Ok(()),
+    }
+}
+
+fn unix_time_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    // A clock before 1970 shows as an age on the page, and harms nothing.
+    since.map_or(0, |since| since.as_micros() as u64)
+}

@@ -1,0 +1,294 @@
+//! The reliable text messages of the game: JSON, one object each, told apart by `type`.
+
+use serde::{Deserialize, Serialize};
+
+use super::world::ShipId;
+
+/// Longest text message taken from a page, bytes: a chat line in any script, and its JSON.
+const TEXT_MAX: usize = 2_048;
+/// Longest name, characters: fits a line of the leaderboard on a phone.
+const NAME_MAX: usize = 18;
+/// Longest chat line, characters.
+const CHAT_MAX: usize = 160;
+
+/// From a page.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// To be called this.
+    Name(String),
+    /// To say this to everybody.
+    Chat(String),
+}
+
+/// Why a message was not taken; the page is told in these words.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WishError {
+    #[error("a message is at most {TEXT_MAX} bytes of JSON")]
+    TooLong,
+    #[error("not a message of this game: {0}")]
+    Malformed(String),
+    #[error("a name needs at least one visible character")]
+    EmptyName,
+    #[error("an empty line was not sent")]
+    EmptyChat,
+    #[error("binary messages mean nothing here")]
+    Binary,
+    #[error("too many messages; wait a moment")]
+    TooMany,
+}
+
+impl WishError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::TooLong => "too-long",
+            Self::Malformed(_) => "malformed",
+            Self::EmptyName => "empty-name",
+            Self::EmptyChat => "empty-chat",
+            Self::Binary => "binary",
+            Self::TooMany => "too-many",
+        }
+    }
+}
+
+impl Wish {
+    /// Reads one text message. Overlong names and lines are cut, and what cannot be seen is taken out.
+    pub(super) fn parse(text: &str) -> Result<Self, WishError> {
+        #[derive(Deserialize)]
+        #[serde(tag = "type", rename_all = "camelCase")]
+        enum Wire {
+            Join { name: String },
+            Chat { text: String },
+        }
+        if text.len() > TEXT_MAX {
+            return Err(WishError::TooLong);
+        }
+        match serde_json::from_str(text).map_err(|error| WishError::Malformed(error.to_string()))? {
+            Wire::Join { name } => match clean(&name, NAME_MAX) {
+                name if name.is_empty() => Err(WishError::EmptyName),
+                name => Ok(Self::Name(name)),
+            },
+            Wire::Chat { text } => match clean(&text, CHAT_MAX) {
+                text if text.is_empty() => Err(WishError::EmptyChat),
+                text => Ok(Self::Chat(text)),
+            },
+        }
+    }
+}
+
+/// To a page.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub(super) enum Notice<'a> {
+    /// First after joining, and again when a page was too slow to take every notice: everything that it has to know.
+    #[serde(rename_all = "camelCase")]
+    Welcome {
+        id: ShipId,
+        name: &'a str,
+        world_size: f32,
+        tick_rate: u32,
+        players: Vec<(ShipId, &'a str)>,
+        player_count: usize,
+        bots: usize,
+        chat: Vec<&'a ChatLine>,
+    },
+    /// A person is here, or has changed his name.
+    Player {
+        id: ShipId,
+        name: &'a str,
+    },
+    Left {
+        id: ShipId,
+    },
+    Chat(&'a ChatLine),
+    /// The ten best, once per second.
+    Leaderboard {
+        top: Vec<Leader<'a>>,
+        players: usize,
+        bots: usize,
+    },
+    Error {
+        code: &'a str,
+        message: &'a str,
+    },
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct ChatLine {
+    pub(super) id: ShipId,
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Leader<'a> {
+    pub(super) id: ShipId,
+    pub(super) name: &'a str,
+    pub(super) score: u16,
+    pub(super) bot: bool,
+}
+
+impl Notice<'_> {
+    pub(super) fn to_text(&self) -> String {
+        // Strings, numbers and lists of them: serde_json has nothing to refuse. An empty object is ignored by the page.
+        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+    }
+}
+
+/// The notice that tells a page what was wrong.
+pub(super) fn error_text(error: &WishError) -> String {
+    let message = error.to_string();
+    Notice::Error { code: error.code(), message: &message }.to_text()
+}
+
+/// What a bot is called: the same name for the same id on every server.
+pub(super) fn bot_name(id: ShipId) -> String {
+    const NAMES: [&str; 40] = [
+        "Altair",
+        "Antares",
+        "Arcturus",
+        "Atlas",
+        "Bellatrix",
+        "Calypso",
+        "Capella",
+        "Castor",
+        "Ceres",
+        "Corvus",
+        "Deneb",
+        "Draco",
+        "Electra",
+        "Enif",
+        "Hadar",
+        "Helios",
+        "Io",
+        "Juno",
+        "Kepler",
+        "Lyra",
+        "Maia",
+        "Mimas",
+        "Mira",
+        "Naos",
+        "Nova",
+        "Orion",
+        "Pallas",
+        "Pavo",
+        "Pollux",
+        "Rhea",
+        "Rigel",
+        "Sirius",
+        "Spica",
+        "Talos",
+        "Tethys",
+        "Titan",
+        "Umbra",
+        "Vega",
+        "Vesta",
+        "Zephyr",
+    ];
+    let name = NAMES[usize::from(id) % NAMES.len()];
+    match usize::from(id) / NAMES.len() {
+        0 => name.to_owned(),
+        round => format!("{name} {}", round + 1),
+    }
+}
+
+/// One line of visible text of at most `most` characters: white space becomes single blanks; controls, and the marks
+/// that reorder or hide what stands beside them, go.
+fn clean(text: &str, most: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(most * 4));
+    let mut length = 0;
+    let mut gap = false;
+    for c in text.chars() {
+        if c.is_whitespace() {
+            gap = true;
+        } else if !c.is_control() && !is_deceptive(c) {
+            if gap && length > 0 && length < most {
+                out.push(' ');
+                length += 1;
+            }
+            gap = false;
+            if length >= most {
+                break;
+            }
+            out.push(c);
+            length += 1;
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+/// Zero-width and bidirectional controls, tags, and the byte order mark. The zero-width joiner stays: it makes emoji.
+fn is_deceptive(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(raw: &str) -> Result<Wish, WishError> {
+        Wish::parse(&serde_json::json!({ "type": "join", "name": raw }).to_string())
+    }
+
+    #[test]
+    fn names_are_cleaned_and_cut() {
+        let named = |text: &str| Ok(Wish::Name(text.to_owned()));
+        assert_eq!(name("  Ann \n\t Lee "), named("Ann Lee"));
+        assert_eq!(name("<b>Ann</b>"), named("<b>Ann</b>"), "the page shows text, not markup");
+        assert_eq!(name("\u{202e}live\u{200b}\u{0}"), named("live"));
+        assert_eq!(name(&"ß".repeat(500)), named(&"ß".repeat(NAME_MAX)));
+        assert_eq!(name("12345678901234567 x"), named("12345678901234567"), "no blank at the cut");
+        assert_eq!(name(" \u{feff} "), Err(WishError::EmptyName));
+    }
+
+    #[test]
+    fn what_is_not_a_message_is_refused_with_a_reason() {
+        for text in [
+            "",
+            "{",
+            "null",
+            "[]",
+            "{}",
+            r#"{"type":"join"}"#,
+            r#"{"type":"join","name":5}"#,
+            r#"{"type":"cheat","name":"Ann"}"#,
+            "\u{0}\u{ffff}",
+        ] {
+            assert!(matches!(Wish::parse(text), Err(WishError::Malformed(_))), "{text:?}");
+        }
+        assert_eq!(Wish::parse(&"[".repeat(TEXT_MAX + 1)), Err(WishError::TooLong));
+        assert!(Wish::parse(&"[".repeat(TEXT_MAX)).is_err(), "deep nesting is bounded by the parser");
+        assert!(error_text(&WishError::Malformed("\"\n".into())).starts_with(r#"{"type":"error","code":"malformed""#));
+    }
+
+    #[test]
+    fn notices_look_as_the_page_expects() {
+        let line = ChatLine { id: 301, name: "Ann".into(), text: "hi".into() };
+        assert_eq!(Notice::Chat(&line).to_text(), r#"{"type":"chat","id":301,"name":"Ann","text":"hi"}"#);
+        let welcome = Notice::Welcome {
+            id: 301,
+            name: "Ann",
+            world_size: 4800.0,
+            tick_rate: 30,
+            players: vec![(301, "Ann")],
+            player_count: 1,
+            bots: 300,
+            chat: vec![],
+        };
+        assert_eq!(
+            welcome.to_text(),
+            r#"{"type":"welcome","id":301,"name":"Ann","worldSize":4800.0,"tickRate":30,"players":[[301,"Ann"]],"playerCount":1,"bots":300,"chat":[]}"#
+        );
+    }
+
+    #[test]
+    fn bots_have_distinct_names() {
+        let mut names: Vec<_> = (0..300).map(bot_name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 300);
+    }
+}
