@@ -1,0 +1,234 @@
+//! Every knob of the server, with the reason for its default.
+//!
+//! Values come from [`Config::default`], then a TOML file, then `THROUGHLINE_*` variables of the environment
+//! (`__` goes one level down: `THROUGHLINE_LIMITS__MAX_SESSIONS=500`). Durations are written with their unit (`"20s"`,
+//! `"1m 30s"`), sizes are in bytes, as their names say. What both sides of the wire must agree on is no knob: it
+//! is in the protocol crate's `limits`.
+
+mod duration;
+mod load;
+mod validate;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+pub use load::ConfigError;
+
+/// The configuration of a server.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The listener for HTTP/1.1 and HTTP/2: pages, WebSocket, Server-Sent Events, long-polling.
+    pub tcp: TcpConfig,
+    /// The listener for HTTP/3: WebTransport, and the same pages.
+    pub quic: QuicConfig,
+    /// The certificate of the QUIC listener, and of the TCP listener when it speaks TLS.
+    pub certificate: CertificateConfig,
+    /// The path that the transports lie below. Default `/rt`: short, and unlikely to be an application's own.
+    pub base: String,
+    /// Origins that may connect beside the request's own host: `scheme://host[:port]`, or `*` for all. Default none,
+    /// because a page of another site must not act with a visitor's credentials.
+    pub origins: Vec<String>,
+    /// Networks of proxies whose `X-Forwarded-For` is believed. Default none: anyone can write that header.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What `throughline serve` runs. A program that embeds the library brings its own handler and ignores it.
+    pub application: Application,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How much of everything there may be, and for how long.
+    pub limits: Limits,
+}
+
+/// The TCP listener.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TcpConfig {
+    /// Address and port, or `"off"`. Default `127.0.0.1:8080`: what is open to the network should be opened on purpose.
+    #[serde(deserialize_with = "load::address_or_off")]
+    pub listen: Option<SocketAddr>,
+    /// Whether it speaks TLS, with the certificate of [`Config::certificate`]. Default no: in development
+    /// `http://127.0.0.1` is a secure context without it, and in production a proxy usually ends TLS.
+    pub tls: bool,
+}
+
+/// The QUIC listener.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuicConfig {
+    /// Address and port, or `"off"`. Default `127.0.0.1:4433`, the port that QUIC examples use.
+    #[serde(deserialize_with = "load::address_or_off")]
+    pub listen: Option<SocketAddr>,
+    /// The host that clients are told to use. Default none: the host of the page.
+    pub advertised_host: Option<String>,
+    /// The port that clients are told to use, where a port is forwarded. Default none: the port that is listened on.
+    pub advertised_port: Option<u16>,
+}
+
+/// Where the certificate comes from. In TOML, `[certificate]` has either `chain` and `key`, or `dir` and `names`, or nothing.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "load::RawCertificate")]
+pub enum CertificateConfig {
+    /// A self-signed one, made when it is missing and renewed while the server runs. Browsers accept it by its hash.
+    Development {
+        /// The folder that keeps it. Default none: [`throughline_certs::default_folder`].
+        dir: Option<PathBuf>,
+        /// Host names and IP addresses beside `localhost`, `127.0.0.1` and `::1`.
+        names: Vec<String>,
+    },
+    /// The user's own, in PEM files, which are read anew when they change.
+    Files {
+        /// The server's certificate and those between it and a root, in this order.
+        chain: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+}
+
+/// The applications that are built in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Application {
+    /// Sends every message and datagram back. The default: the smallest thing that shows that a connection works.
+    Echo,
+    /// The game of `throughline demo`.
+    Arena,
+}
+
+/// The log, which goes to standard error.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Default text: a person reads it first. Collectors take JSON.
+    pub format: LogFormat,
+    /// In the syntax of `tracing_subscriber`'s `EnvFilter`, such as `info,throughline=debug`. Default `info`: one line per
+    /// session opened and closed.
+    pub filter: String,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people, with colours on a terminal.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Bounds on everything that a client can make grow or last.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Sessions in all. Default 10,000: half a gigabyte when idle, five if every buffer of every one were full.
+    pub max_sessions: usize,
+    /// Sessions from one IP address (IPv6: one /64). Default 1,000: a school behind one address fits, and one
+    /// address cannot take more than a tenth of the server.
+    pub max_sessions_per_ip: usize,
+    /// Openings that one IP address may go on making per second. Default 50: a client that races its transports makes up to
+    /// four, and after a restart a whole office comes back from one address.
+    pub opens_per_ip_per_second: u32,
+    /// Openings that one IP address may make at once, before the rate counts. Default 200: fifty such clients.
+    pub opens_per_ip_burst: u32,
+    /// Longest message, either way. Default 4 MiB: a photograph passes; a receiver has to hold the whole of it.
+    pub max_message_bytes: usize,
+    /// What a session may hold that its client has not acknowledged. Default 256 KiB: 20 Mbit/s at 100 ms. `send` waits beyond it.
+    pub session_buffer_bytes: usize,
+    /// What a client may send ahead of the application's reading. Default 256 KiB, for the same path the other way.
+    pub receive_window_bytes: usize,
+    /// Streams of a session that are open at the same time. Default 64: quinn reserves room for each ahead of its use.
+    pub max_streams: u32,
+    /// From a connection, or an accepted opening, to the first frame from the client. Default 10 s: three lost packets on a slow path.
+    #[serde(with = "duration")]
+    pub open_timeout: Duration,
+    /// Silence after which a link is dead. Default 30 s: three heartbeats, so that two may be lost.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Between two PINGs. Default 10 s: below the 30 s after which home routers forget a UDP flow.
+    #[serde(with = "duration")]
+    pub heartbeat_interval: Duration,
+    /// How long a poll waits for something to send. Default 20 s: safely below the 60 s of nginx's `proxy_read_timeout`.
+    #[serde(with = "duration")]
+    pub poll_hold: Duration,
+    /// From a stop signal to the end, whoever is still connected. Default 5 s: below the 10 s that Docker waits before it kills.
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+    /// TCP connections in all; beyond it they are answered 503 and closed. Default 25,000: two per session (long-polling
+    /// uses two), and a quarter more for pages.
+    pub max_tcp_connections: usize,
+    /// From a connection, or from the answer to its last request, to a complete request head. Also closes idle keep-alive connections:
+    /// default 30 s, well above `heartbeat_interval`, so that the POSTs of a quiet session find theirs still open.
+    #[serde(with = "duration")]
+    pub header_read_timeout: Duration,
+    /// For a TLS handshake. Default 10 s, as `open_timeout`.
+    #[serde(with = "duration")]
+    pub tls_handshake_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            tcp: TcpConfig::default(),
+            quic: QuicConfig::default(),
+            certificate: CertificateConfig::default(),
+            base: "/rt".to_owned(),
+            origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            application: Application::Echo,
+            log: LogConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self { listen: Some((Ipv4Addr::LOCALHOST, 8080).into()), tls: false }
+    }
+}
+
+impl Default for QuicConfig {
+    fn default() -> Self {
+        Self { listen: Some((Ipv4Addr::LOCALHOST, 4433).into()), advertised_host: None, advertised_port: None }
+    }
+}
+
+impl Default for CertificateConfig {
+    fn default() -> Self {
+        Self::Development { dir: None, names: Vec::new() }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_sessions: 10_000,
+            max_sessions_per_ip: 1_000,
+            opens_per_ip_per_second: 50,
+            opens_per_ip_burst: 200,
+            max_message_bytes: throughline_protocol::limits::DEFAULT_MAX_MESSAGE,
+            session_buffer_bytes: 256 * 1024,
+            receive_window_bytes: 256 * 1024,
+            max_streams: 64,
+            open_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            heartbeat_interval: Duration::from_secs(10),
+            poll_hold: Duration::from_secs(20),
+            drain_timeout: Duration::from_secs(5),
+            max_tcp_connections: 25_000,
+            header_read_timeout: Duration::from_secs(30),
+            tls_handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}

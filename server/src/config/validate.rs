@@ -1,0 +1,158 @@
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, ConfigError};
+use crate::origin::OriginPolicy;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Config {
+    /// Checks what types cannot: ranges, and values that contradict each other. [`Config::load`] and the start of a server do it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Range`], for the first value that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let second = Duration::from_secs(1);
+        let instant = Duration::from_millis(100);
+        count("limits.max_sessions", limits.max_sessions, 1..=10_000_000)?;
+        count("limits.max_sessions_per_ip", limits.max_sessions_per_ip, 1..=10_000_000)?;
+        count("limits.opens_per_ip_per_second", limits.opens_per_ip_per_second, 1..=1_000_000)?;
+        count("limits.opens_per_ip_burst", limits.opens_per_ip_burst, 1..=1_000_000)?;
+        count("limits.max_message_bytes", limits.max_message_bytes, KIB..=256 * MIB)?;
+        count("limits.session_buffer_bytes", limits.session_buffer_bytes, 16 * KIB..=64 * MIB)?;
+        count("limits.receive_window_bytes", limits.receive_window_bytes, 16 * KIB..=64 * MIB)?;
+        count("limits.max_streams", limits.max_streams, 1..=65_536)?;
+        count("limits.max_tcp_connections", limits.max_tcp_connections, 1..=10_000_000)?;
+        time("limits.open_timeout", limits.open_timeout, instant..=5 * MINUTE)?;
+        time("limits.idle_timeout", limits.idle_timeout, second..=60 * MINUTE)?;
+        time("limits.heartbeat_interval", limits.heartbeat_interval, instant..=10 * MINUTE)?;
+        time("limits.poll_hold", limits.poll_hold, instant..=10 * MINUTE)?;
+        time("limits.drain_timeout", limits.drain_timeout, Duration::ZERO..=60 * MINUTE)?;
+        time("limits.header_read_timeout", limits.header_read_timeout, instant..=10 * MINUTE)?;
+        time("limits.tls_handshake_timeout", limits.tls_handshake_timeout, instant..=5 * MINUTE)?;
+        // One lost PING must not be taken for a dead link.
+        below(
+            "limits.heartbeat_interval",
+            limits.heartbeat_interval,
+            limits.idle_timeout / 2,
+            "half of limits.idle_timeout",
+        )?;
+        // A client whose poll is held is silent meanwhile.
+        below("limits.poll_hold", limits.poll_hold, limits.idle_timeout, "limits.idle_timeout")?;
+
+        check(
+            "base",
+            &self.base,
+            base_is_fine(&self.base),
+            "a path such as /rt, of letters, digits and -._~, without a / at its end",
+        )?;
+        for origin in &self.origins {
+            let fine = OriginPolicy::new([origin]).is_ok();
+            check("origins", origin, fine, "scheme://host or scheme://host:port, or *")?;
+        }
+        if let Some(host) = &self.quic.advertised_host {
+            let fine = !host.is_empty() && !host.contains(['/', ' ', '@']);
+            check("quic.advertised_host", host, fine, "a host name or an IP address")?;
+        }
+        check("quic.advertised_port", "0", self.quic.advertised_port != Some(0), "1 to 65535")?;
+        let listens = self.tcp.listen.is_some() || self.quic.listen.is_some();
+        check("tcp.listen", "off, and quic.listen too", listens, "at least one of them")?;
+        let filter = EnvFilter::try_new(&self.log.filter).is_ok();
+        check("log.filter", &self.log.filter, filter, "a list such as info,throughline=debug")
+    }
+}
+
+fn count<N: PartialOrd + Display>(key: &'static str, value: N, range: RangeInclusive<N>) -> Result<(), ConfigError> {
+    check(key, &value.to_string(), range.contains(&value), &format!("{} to {}", range.start(), range.end()))
+}
+
+fn time(key: &'static str, value: Duration, range: RangeInclusive<Duration>) -> Result<(), ConfigError> {
+    let allowed = format!("{} to {}", text(*range.start()), text(*range.end()));
+    check(key, &text(value), range.contains(&value), &allowed)
+}
+
+fn below(key: &'static str, value: Duration, bound: Duration, bound_is: &str) -> Result<(), ConfigError> {
+    check(key, &text(value), value <= bound, &format!("at most {bound_is}, which is {}", text(bound)))
+}
+
+fn check(key: &'static str, value: &str, fine: bool, allowed: &str) -> Result<(), ConfigError> {
+    if fine {
+        return Ok(());
+    }
+    Err(ConfigError::Range { key, value: value.to_owned(), allowed: allowed.to_owned() })
+}
+
+fn text(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// Only what means itself in a route of axum and in a URL.
+fn base_is_fine(base: &str) -> bool {
+    base.strip_prefix('/').is_some_and(|rest| {
+        rest.split('/').all(|segment| {
+            !matches!(segment, "" | "." | "..")
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        let error = config.validate().unwrap_err().to_string();
+        assert!(!error.contains('\n'), "{error}");
+        error
+    }
+
+    #[test]
+    fn the_defaults_are_allowed_and_so_are_the_edges() {
+        Config::default().validate().unwrap();
+        let mut config = Config::default();
+        config.limits.max_sessions = 1;
+        config.limits.max_streams = 65_536;
+        config.limits.drain_timeout = Duration::ZERO;
+        config.limits.heartbeat_interval = config.limits.idle_timeout / 2;
+        config.limits.poll_hold = config.limits.idle_timeout;
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn what_is_beyond_an_edge_is_refused_with_key_value_and_range() {
+        assert_eq!(
+            refused(|config| config.limits.max_sessions = 0),
+            "configuration: limits.max_sessions is 0; allowed is 1 to 10000000"
+        );
+        assert_eq!(
+            refused(|config| config.limits.open_timeout = Duration::ZERO),
+            "configuration: limits.open_timeout is 0s; allowed is 100ms to 5m"
+        );
+        assert_eq!(
+            refused(|config| config.limits.heartbeat_interval = Duration::from_millis(15_001)),
+            "configuration: limits.heartbeat_interval is 15s 1ms; allowed is at most half of limits.idle_timeout, which is 15s"
+        );
+        assert!(refused(|config| config.limits.poll_hold = Duration::from_secs(31)).contains("limits.idle_timeout"));
+        assert!(refused(|config| config.limits.session_buffer_bytes = 16 * KIB - 1).contains("session_buffer_bytes"));
+        assert!(refused(|config| config.origins = vec!["example.com".into()]).contains("origins is example.com"));
+        assert!(refused(|config| config.log.filter = "a=b=c".into()).contains("log.filter"));
+        assert!(refused(|config| (config.tcp.listen, config.quic.listen) = (None, None)).contains("tcp.listen"));
+        assert!(refused(|config| config.quic.advertised_port = Some(0)).contains("advertised_port"));
+    }
+
+    #[test]
+    fn a_base_must_be_a_plain_path() {
+        for base in ["", "/", "rt", "/rt/", "//", "/a//b", "/{x}", "/*x", "/a?b", "/ü", "/..", "/a b"] {
+            assert!(refused(|config| config.base = base.into()).contains("base is"), "{base}");
+        }
+        for base in ["/rt", "/a/b-c", "/v1.0/_x"] {
+            Config { base: base.into(), ..Config::default() }.validate().unwrap();
+        }
+    }
+}
