@@ -172,6 +172,8 @@ pub struct Machine {
     resumed: bool,
     welcome_due: bool,
     opened: bool,
+    /// Whether the session was ever open.
+    established: bool,
     closed_told: bool,
     /// Largest native datagram of the link, if it has them.
     native_datagrams: Option<usize>,
@@ -221,6 +223,7 @@ impl Machine {
             resumed: false,
             welcome_due: false,
             opened: false,
+            established: false,
             closed_told: false,
             native_datagrams: None,
             sender: Sender::new(credit),
@@ -380,6 +383,7 @@ impl Machine {
     fn confirm(&mut self, now: Micros) {
         self.phase = Phase::Open;
         self.opened = true;
+        self.established = true;
         self.start_heartbeat(now);
     }
 
@@ -411,6 +415,7 @@ impl Machine {
         self.clock_offset = welcome.time_us as i64 - now as i64;
         self.phase = Phase::Open;
         self.opened = true;
+        self.established = true;
         self.start_heartbeat(now);
         Ok(())
     }
@@ -701,6 +706,11 @@ impl Machine {
     /// Whether messages and datagrams go out now.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether the session was ever open, though it may have ended since: on a server, whether its client chose a link.
+    pub fn is_established(&self) -> bool {
+        self.established
     }
 
     /// How the session ended; `None` while it has not.

@@ -39,7 +39,7 @@ pub(crate) struct Admission<C: Clock = DefaultClock> {
 #[must_use = "dropping it gives the place back"]
 pub(crate) struct Place {
     counts: Arc<Counts>,
-    key: IpAddr,
+    key: Option<IpAddr>,
 }
 
 /// Why a session may not be opened now.
@@ -104,7 +104,8 @@ impl<C: Clock + Clone> Admission<C> {
     ///
     /// # Errors
     /// [`Refusal::TooManyOpenings`].
-    pub(crate) fn opening(&self, address: IpAddr) -> Result<(), Refusal> {
+    pub(crate) fn opening(&self, address: Option<IpAddr>) -> Result<(), Refusal> {
+        let Some(address) = address else { return Ok(()) };
         let shared = &self.shared;
         if shared.since_sweep.fetch_add(1, Ordering::Relaxed) + 1 >= SWEEP_EVERY {
             shared.since_sweep.store(0, Ordering::Relaxed);
@@ -117,22 +118,24 @@ impl<C: Clock + Clone> Admission<C> {
             .map_err(|not_until| Refusal::TooManyOpenings { retry_after: not_until.wait_time_from(shared.clock.now()) })
     }
 
-    /// Takes a place for a new session from `address`.
+    /// Takes a place for a new session from `address`; where that is not known, only the count in all applies.
     ///
     /// # Errors
     /// [`Refusal::Full`] or [`Refusal::TooManySessions`].
-    pub(crate) fn admit(&self, address: IpAddr) -> Result<Place, Refusal> {
-        let (counts, key) = (&self.shared.counts, limit_key(address));
+    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Result<Place, Refusal> {
+        let (counts, key) = (&self.shared.counts, address.map(limit_key));
         let mut taken = counts.taken.lock();
         if taken.all >= counts.max {
             return Err(Refusal::Full);
         }
-        let of_key = taken.by_key.entry(key).or_insert(0);
-        // An entry that was just made is 0, and the maximum at least 1, so that no empty entry stays behind here.
-        if *of_key >= counts.max_per_key.max(1) {
-            return Err(Refusal::TooManySessions);
+        if let Some(key) = key {
+            let of_key = taken.by_key.entry(key).or_insert(0);
+            // An entry that was just made is 0, and the maximum at least 1, so that no empty entry stays behind here.
+            if *of_key >= counts.max_per_key.max(1) {
+                return Err(Refusal::TooManySessions);
+            }
+            *of_key += 1;
         }
-        *of_key += 1;
         taken.all += 1;
         Ok(Place { counts: counts.clone(), key })
     }
@@ -148,10 +151,12 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.counts.taken.lock();
         taken.all -= 1;
-        if let Some(of_key) = taken.by_key.get_mut(&self.key) {
+        if let Some(key) = self.key
+            && let Some(of_key) = taken.by_key.get_mut(&key)
+        {
             *of_key -= 1;
             if *of_key == 0 {
-                taken.by_key.remove(&self.key);
+                taken.by_key.remove(&key);
             }
         }
     }
@@ -204,21 +209,21 @@ mod tests {
     #[test]
     fn places_per_address_and_in_all_come_back_when_dropped() {
         let admission = Admission::new(&limits());
-        let (a1, _a2) = (admission.admit(A).unwrap(), admission.admit(A).unwrap());
-        assert_eq!(admission.admit(A).unwrap_err(), Refusal::TooManySessions);
-        let b1 = admission.admit(B).unwrap();
-        assert_eq!(admission.admit(C).unwrap_err(), Refusal::Full);
+        let (a1, _a2) = (admission.admit(Some(A)).unwrap(), admission.admit(Some(A)).unwrap());
+        assert_eq!(admission.admit(Some(A)).unwrap_err(), Refusal::TooManySessions);
+        let b1 = admission.admit(Some(B)).unwrap();
+        assert_eq!(admission.admit(Some(C)).unwrap_err(), Refusal::Full);
         drop(b1);
-        let _c1 = admission.admit(C).unwrap();
+        let _c1 = admission.admit(Some(C)).unwrap();
         drop(a1);
-        let _a3 = admission.admit(A).unwrap();
+        let _a3 = admission.admit(Some(A)).unwrap();
         assert_eq!(admission.sessions(), 3);
     }
 
     #[test]
     fn nothing_is_remembered_of_addresses_without_sessions() {
         let admission = Admission::new(&limits());
-        let places: Vec<_> = [A, B].map(|address| admission.admit(address).unwrap()).into();
+        let places: Vec<_> = [A, B].map(|address| admission.admit(Some(address)).unwrap()).into();
         drop(places);
         assert!(admission.shared.counts.taken.lock().by_key.is_empty());
         assert_eq!(admission.sessions(), 0);
@@ -228,8 +233,8 @@ mod tests {
     fn addresses_of_one_64_count_together() {
         let admission = Admission::new(&limits());
         let places: Vec<_> =
-            ["2001:db8::1", "2001:db8::2"].map(|text| admission.admit(text.parse().unwrap()).unwrap()).into();
-        assert_eq!(admission.admit("2001:db8::3".parse().unwrap()).unwrap_err(), Refusal::TooManySessions);
+            ["2001:db8::1", "2001:db8::2"].map(|text| admission.admit(Some(text.parse().unwrap())).unwrap()).into();
+        assert_eq!(admission.admit(Some("2001:db8::3".parse().unwrap())).unwrap_err(), Refusal::TooManySessions);
         assert_eq!(places.len(), 2);
     }
 
@@ -238,17 +243,17 @@ mod tests {
         let clock = FakeRelativeClock::default();
         let admission = Admission::with_clock(&limits(), clock.clone());
         for _ in 0..3 {
-            admission.opening(A).unwrap();
+            admission.opening(Some(A)).unwrap();
         }
-        let refusal = admission.opening(A).unwrap_err();
+        let refusal = admission.opening(Some(A)).unwrap_err();
         assert_eq!(refusal, Refusal::TooManyOpenings { retry_after: Duration::from_millis(500) });
         assert_eq!(refusal.retry_after(), Duration::from_secs(1));
-        admission.opening(B).unwrap();
+        admission.opening(Some(B)).unwrap();
         clock.advance(Duration::from_millis(499));
-        assert!(admission.opening(A).is_err());
+        assert!(admission.opening(Some(A)).is_err());
         clock.advance(Duration::from_millis(1));
-        admission.opening(A).unwrap();
-        assert!(admission.opening(A).is_err());
+        admission.opening(Some(A)).unwrap();
+        assert!(admission.opening(Some(A)).is_err());
     }
 
     #[test]
@@ -256,11 +261,11 @@ mod tests {
         let clock = FakeRelativeClock::default();
         let admission = Admission::with_clock(&limits(), clock.clone());
         for number in 0..SWEEP_EVERY - 1 {
-            admission.opening(Ipv4Addr::from_bits(number).into()).unwrap();
+            admission.opening(Some(Ipv4Addr::from_bits(number).into())).unwrap();
         }
         assert_eq!(admission.shared.openings.len(), SWEEP_EVERY as usize - 1);
         clock.advance(Duration::from_secs(2));
-        admission.opening(A).unwrap();
+        admission.opening(Some(A)).unwrap();
         assert_eq!(admission.shared.openings.len(), 1);
     }
 

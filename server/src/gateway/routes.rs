@@ -1,0 +1,192 @@
+//! The routes below the base: one for each transport, the uplink, and what a client may want to know first.
+
+use std::sync::Arc;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
+use serde::Serialize;
+use throughline_protocol::{Decoder, Origin, VERSION};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::Gateway;
+use super::registry::Attachment;
+use crate::origin::request_host;
+use crate::session::driver::{feed, finish_packet};
+use crate::session::handle::now;
+use crate::transport::open::{LinkName, Rejection, SUBPROTOCOL};
+use crate::transport::webtransport::Upgrade;
+use crate::transport::{Transport, poll, sse, uplink, websocket, webtransport_link};
+
+/// How long a browser may remember the answer to a preflight request: Chromium's own maximum.
+const PREFLIGHT_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(7_200);
+
+/// Where WebTransport listens, as clients are told.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct QuicInfo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+    pub(crate) port: u16,
+    pub(crate) path: String,
+}
+
+/// The routes, without the base.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/webtransport", any(webtransport))
+        .route("/websocket", any(websocket))
+        .route("/sse", get(sse))
+        .route("/poll", get(poll))
+        .route("/send", post(send))
+        .route("/info", get(info))
+        .layer(cors(Arc::clone(&gateway)))
+        .with_state(gateway)
+}
+
+async fn webtransport(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
+    let (mut parts, _) = request.into_parts();
+    let Some(upgrade) = parts.extensions.remove::<Upgrade>() else {
+        return Err(Rejection::bad_request("WebTransport is opened by an extended CONNECT over HTTP/3"));
+    };
+    let admitted = gateway.admit(Transport::WebTransport, &parts).await?;
+    let mut response = StatusCode::OK.into_response();
+    if offers_subprotocol(&parts.headers) {
+        response.headers_mut().insert("wt-protocol", HeaderValue::from_static("\"throughline.v1\""));
+    }
+    let deadline = gateway.limits.open_timeout;
+    gateway.tasks.clone().spawn(async move {
+        match tokio::time::timeout(deadline, webtransport_link::open(upgrade)).await {
+            Ok(Ok(link)) => gateway.begin(admitted, Box::new(link), Attachment::None),
+            Ok(Err(error)) => tracing::debug!(%error, "a WebTransport session ended before its link stream was open"),
+            Err(_) => tracing::debug!("a WebTransport client gave no room for the link stream in time"),
+        }
+    });
+    Ok(response)
+}
+
+/// Whether the client's list of protocols (draft-ietf-webtrans-http3, section 3.3) has ours.
+fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all("wt-available-protocols").iter();
+    lists
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .any(|item| item.trim().strip_prefix('"').and_then(|item| item.strip_suffix('"')) == Some(SUBPROTOCOL))
+}
+
+async fn websocket(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
+    let (mut parts, _) = request.into_parts();
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(error) => return Ok(no_upgrade(&error.body_text())),
+    };
+    let admitted = gateway.admit(Transport::WebSocket, &parts).await?;
+    Ok(websocket::upgrade(upgrade, move |link| gateway.begin(admitted, Box::new(link), Attachment::None)))
+}
+
+fn no_upgrade(reason: &str) -> Response {
+    let rejection = Rejection::bad_request(format!("a WebSocket upgrade is needed here: {reason}"));
+    let mut response = rejection.into_response();
+    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
+async fn sse(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
+    let (parts, _) = request.into_parts();
+    let admitted = gateway.admit(Transport::Sse, &parts).await?;
+    let (link, response) = sse::open();
+    gateway.begin(admitted, Box::new(link), Attachment::Posts);
+    Ok(response)
+}
+
+async fn poll(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
+    let (parts, _) = request.into_parts();
+    if parts.headers.contains_key(LinkName::HEADER) {
+        let name = named_link(&gateway, &parts)?;
+        let held = gateway.registry.poll(&name).ok_or_else(Rejection::unknown_session)?;
+        return Ok(held.answer(gateway.limits.poll_hold).await);
+    }
+    let admitted = gateway.admit(Transport::Poll, &parts).await?;
+    let (link, held) = poll::open();
+    gateway.begin(admitted, Box::new(link), Attachment::Polls(Arc::clone(&held)));
+    Ok(held.answer(gateway.limits.open_timeout).await)
+}
+
+async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<StatusCode, Rejection> {
+    let (parts, body) = request.into_parts();
+    let name = named_link(&gateway, &parts)?;
+    let shared = gateway.registry.uplink(&name).ok_or_else(Rejection::unknown_session)?;
+    let packet = uplink::read_packet(body, gateway.limits.idle_timeout).await?;
+
+    let mut machine = shared.lock();
+    if machine.closed().is_some() {
+        return Err(Rejection::unknown_session());
+    }
+    let was_closing = machine.closing().is_some();
+    let mut decoder = Decoder::new();
+    feed(&mut machine, &mut decoder, now(), packet);
+    finish_packet(&mut machine, &decoder, now());
+    let violation =
+        machine.closing().filter(|_| !was_closing).filter(|close| close.origin == Origin::Protocol).cloned();
+    shared.notify_application(&machine);
+    drop(machine);
+    shared.wake_driver();
+    match violation.and_then(|close| Some((throughline_protocol::Code::from_number(close.code)?, close.reason))) {
+        Some((code, reason)) if code != throughline_protocol::Code::Normal => {
+            Err(Rejection::new(StatusCode::BAD_REQUEST, code, reason))
+        }
+        _ => Ok(StatusCode::NO_CONTENT),
+    }
+}
+
+fn named_link(gateway: &Gateway, parts: &request::Parts) -> Result<LinkName, Rejection> {
+    gateway.check_origin(&parts.uri, &parts.headers)?;
+    LinkName::parse(&parts.headers)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Info {
+    versions: [u64; 1],
+    transports: Vec<&'static str>,
+    webtransport: Option<QuicInfo>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    certificate_hashes: Vec<String>,
+}
+
+async fn info(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    let quic = gateway.quic.as_ref().map(|_| Transport::WebTransport);
+    let transports = quic.into_iter().chain([Transport::WebSocket, Transport::Sse, Transport::Poll]);
+    let info = Info {
+        versions: [VERSION],
+        transports: transports.map(Transport::name).collect(),
+        webtransport: gateway.quic.clone(),
+        certificate_hashes: (gateway.hashes)().iter().map(throughline_certs::base64).collect(),
+    };
+    ([(header::CACHE_CONTROL, "no-store")], Json(info))
+}
+
+/// Pages of other origins that may connect need CORS for `fetch`; the same policy decides.
+fn cors(gateway: Arc<Gateway>) -> CorsLayer {
+    let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, parts: &request::Parts| {
+        gateway.origins.allows(origin.to_str().ok(), request_host(&parts.uri, &parts.headers))
+    });
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("throughline-version"),
+            HeaderName::from_static("throughline-session"),
+            HeaderName::from_static("throughline-key"),
+            HeaderName::from_static("throughline-received"),
+            LinkName::HEADER,
+        ])
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(PREFLIGHT_MAX_AGE)
+}

@@ -1,0 +1,85 @@
+//! The seam between a session and what carries it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use throughline_protocol::{Close, Packet};
+
+use super::Transport;
+
+/// One live connection that carries a session. All of it is polled by the session's driver, from one task.
+pub(crate) trait Link: Send {
+    /// The kind of this link.
+    fn transport(&self) -> Transport;
+
+    /// Longest packet that [`Link::send`] takes, in bytes.
+    fn max_packet(&self) -> usize;
+
+    /// The link's own datagrams, if it has them. Otherwise they travel as frames.
+    fn native_datagrams(&self) -> Option<Arc<dyn NativeDatagrams>> {
+        None
+    }
+
+    /// What the peer sent next.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>>;
+
+    /// Ready when the link takes a packet now without piling it up: what waits longer can still be replaced by something newer.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>>;
+
+    /// Takes a packet. Only after [`Link::poll_ready`] was ready.
+    fn send(&mut self, packet: Packet);
+
+    /// Drives what was taken towards the peer.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>>;
+
+    /// Closes the connection in its own way, after what was taken. Ready when the peer has it, or cannot have it any more. The driver bounds the wait.
+    fn poll_close(&mut self, cx: &mut Context<'_>, close: &Close) -> Poll<()>;
+}
+
+/// The unreliable side of a link. Used by any thread, without waking the driver.
+pub(crate) trait NativeDatagrams: Send + Sync {
+    /// Longest payload now, in bytes.
+    fn max_len(&self) -> usize;
+
+    /// Sends at once, or drops: an older one that waits, or this one.
+    fn send(&self, payload: &Bytes);
+}
+
+/// What a link received.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A packet of whole frames.
+    Packet(Bytes),
+    /// Bytes of a stream of frames, cut anywhere.
+    Bytes(Bytes),
+    /// A native datagram.
+    Datagram(Bytes),
+    /// Nothing, but the peer is there.
+    Alive,
+}
+
+/// How a link ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LinkEnd {
+    /// Without a word: the session could go on over another link.
+    Lost(String),
+    /// The peer closed it deliberately, with a code of its application.
+    Closed {
+        /// The application's code.
+        code: u32,
+        /// For a person.
+        reason: String,
+    },
+    /// The peer broke the rules of the carrier; the link can still say so.
+    Violation(Close),
+}
+
+/// The close code of a carrier: what SPEC section 7 says for a WebTransport session. A WebSocket says 1000 for the
+/// application's codes, which it cannot carry.
+pub(crate) fn carrier_code(close: &Close) -> u32 {
+    match close.origin {
+        throughline_protocol::Origin::Protocol if close.code != 0 => 4_000 + close.code,
+        _ => close.code,
+    }
+}

@@ -1,0 +1,121 @@
+//! Long-polling: a GET is held until there is a packet for it (SPEC section 7.4). The uplink is POST.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
+use throughline_protocol::limits::MAX_PACKET;
+use throughline_protocol::{Close, Packet};
+use tokio::sync::oneshot;
+
+use super::Transport;
+use super::link::{Link, LinkEnd, Received};
+
+/// A link, and the place where its GETs wait.
+pub(crate) fn open() -> (PollLink, Arc<Held>) {
+    let held = Arc::new(Held::default());
+    (PollLink { held: Arc::clone(&held) }, held)
+}
+
+/// A sequence of held GETs that carries a session.
+pub(crate) struct PollLink {
+    held: Arc<Held>,
+}
+
+/// Where a GET waits for its packet. At most one does.
+#[derive(Default)]
+pub(crate) struct Held(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    get: Option<oneshot::Sender<Packet>>,
+    /// A GET has come since the link last looked.
+    arrived: bool,
+    finished: bool,
+    link: Option<Waker>,
+}
+
+impl Held {
+    /// Waits up to `hold` for a packet: 200 with it, or 204. A GET that waits already is answered 204 at once.
+    pub(crate) async fn answer(&self, hold: Duration) -> Response {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut state = self.0.lock();
+            if !state.finished {
+                state.get = Some(sender); // the older one is dropped, and answered
+            }
+            state.arrived = true;
+            state.link.take().into_iter().for_each(Waker::wake);
+        }
+        let mut response = match tokio::time::timeout(hold, receiver).await {
+            Ok(Ok(packet)) => {
+                let mut response = Response::new(Body::from(packet.into_bytes()));
+                let octets = HeaderValue::from_static("application/octet-stream");
+                response.headers_mut().insert(header::CONTENT_TYPE, octets);
+                response
+            }
+            Ok(Err(_)) | Err(_) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                response
+            }
+        };
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+        response
+    }
+}
+
+impl Link for PollLink {
+    fn transport(&self) -> Transport {
+        Transport::Poll
+    }
+
+    fn max_packet(&self) -> usize {
+        MAX_PACKET
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
+        let mut state = self.held.0.lock();
+        if std::mem::take(&mut state.arrived) {
+            return Poll::Ready(Ok(Received::Alive));
+        }
+        state.link = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        let mut state = self.held.0.lock();
+        if state.get.as_ref().is_some_and(|get| !get.is_closed()) {
+            return Poll::Ready(Ok(()));
+        }
+        state.link = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn send(&mut self, packet: Packet) {
+        if let Some(get) = self.held.0.lock().get.take() {
+            // A GET that went away in this moment took its packet along: its client treats the link as lost.
+            drop(get.send(packet));
+        }
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(&mut self, _: &mut Context<'_>, _: &Close) -> Poll<()> {
+        Poll::Ready(()) // CLOSE was the last packet; further GETs find no session
+    }
+}
+
+impl Drop for PollLink {
+    fn drop(&mut self) {
+        let mut state = self.held.0.lock();
+        state.finished = true;
+        state.get = None;
+    }
+}

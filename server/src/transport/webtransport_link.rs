@@ -1,0 +1,141 @@
+//! WebTransport: frames on one bidirectional stream that the server opens, datagrams as QUIC's own (SPEC section 7.1).
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use throughline_protocol::{Close, Code, Packet};
+
+use super::Transport;
+use super::link::{Link, LinkEnd, NativeDatagrams, Received, carrier_code};
+use super::webtransport::{
+    Closed, DatagramSender, How, OpenError, RecvStream, SendStream, Upgrade, UpgradeError, WebTransport,
+};
+
+/// What is read from the link stream at once, in bytes.
+const READ_CHUNK: usize = 64 * 1_024;
+
+/// Longest packet handed to the link stream at once, in bytes: what QUIC takes without waiting on a usual path.
+const MAX_STREAM_PACKET: usize = 64 * 1_024;
+
+/// Why a WebTransport session did not become a link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    #[error(transparent)]
+    Stream(#[from] OpenError),
+}
+
+/// Waits for the session, and opens the link stream on it.
+pub(crate) async fn open(upgrade: Upgrade) -> Result<WebTransportLink, LinkError> {
+    let session = upgrade.await?;
+    let (send, recv) = session.open_bi().await?;
+    let datagrams = Arc::new(Datagrams(session.datagram_sender()));
+    Ok(WebTransportLink { session, send, recv, datagrams, unsent: Vec::new() })
+}
+
+/// A WebTransport session that carries a session.
+pub(crate) struct WebTransportLink {
+    session: WebTransport,
+    send: SendStream,
+    recv: RecvStream,
+    datagrams: Arc<Datagrams>,
+    /// The packet that is being written.
+    unsent: Vec<Bytes>,
+}
+
+struct Datagrams(DatagramSender);
+
+impl NativeDatagrams for Datagrams {
+    fn max_len(&self) -> usize {
+        self.0.max_size().unwrap_or(0)
+    }
+
+    fn send(&self, payload: &Bytes) {
+        if let Err(error) = self.0.send(payload) {
+            tracing::trace!(%error, "a datagram was dropped");
+        }
+    }
+}
+
+impl WebTransportLink {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        while !self.unsent.is_empty() {
+            let written = ready!(self.send.poll_write_chunks(cx, &mut self.unsent));
+            let written = written.map_err(|error| LinkEnd::Lost(error.to_string()))?;
+            self.unsent.drain(..written.chunks);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Link for WebTransportLink {
+    fn transport(&self) -> Transport {
+        Transport::WebTransport
+    }
+
+    fn max_packet(&self) -> usize {
+        MAX_STREAM_PACKET
+    }
+
+    fn native_datagrams(&self) -> Option<Arc<dyn NativeDatagrams>> {
+        Some(Arc::clone(&self.datagrams) as Arc<dyn NativeDatagrams>)
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
+        if let Poll::Ready(Some(payload)) = self.session.poll_recv_datagram(cx) {
+            return Poll::Ready(Ok(Received::Datagram(payload)));
+        }
+        // The stream before the end of the session: a CLOSE may stand in it.
+        match self.recv.poll_read_chunk(cx, READ_CHUNK) {
+            Poll::Ready(Ok(Some(bytes))) => return Poll::Ready(Ok(Received::Bytes(bytes))),
+            Poll::Ready(Ok(None)) if self.session.poll_closed(cx).is_pending() => {
+                return Poll::Ready(Err(LinkEnd::Lost("the client ended the link stream".into())));
+            }
+            _ => {}
+        }
+        if let Poll::Ready(closed) = self.session.poll_closed(cx) {
+            return Poll::Ready(Err(closed_by_peer(closed)));
+        }
+        if self.session.poll_accept_bi(cx).is_ready() || self.session.poll_accept_uni(cx).is_ready() {
+            let reason = "a stream of the client's own: the link stream is the only one in this version";
+            return Poll::Ready(Err(LinkEnd::Violation(Close::protocol(Code::ProtocolViolation, reason))));
+        }
+        Poll::Pending
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        self.poll_write(cx)
+    }
+
+    fn send(&mut self, packet: Packet) {
+        self.unsent.extend(packet.into_pieces());
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        self.poll_write(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>, close: &Close) -> Poll<()> {
+        // The frames before the capsule; what cannot be written any more does not matter.
+        if let Poll::Ready(Ok(())) | Poll::Ready(Err(_)) = self.poll_write(cx) {
+            self.send.finish();
+            return self.session.poll_close(cx, carrier_code(close), &close.reason);
+        }
+        Poll::Pending
+    }
+}
+
+fn closed_by_peer(closed: Closed) -> LinkEnd {
+    match closed.how {
+        How::Client => LinkEnd::Closed { code: closed.code, reason: closed.reason },
+        // A bare FIN is what a browser's `close()` without arguments sends.
+        How::Finished => LinkEnd::Closed { code: 0, reason: String::new() },
+        How::Reset(code) => LinkEnd::Lost(format!("the client reset the WebTransport session with {code:#x}")),
+        How::Malformed => LinkEnd::Lost("the client broke the rules of the CONNECT stream".into()),
+        How::ConnectionLost(Some(error)) => LinkEnd::Lost(error.to_string()),
+        How::ConnectionLost(None) | How::Server => LinkEnd::Lost("the QUIC connection ended".into()),
+        _ => LinkEnd::Lost("the WebTransport session ended".into()),
+    }
+}
