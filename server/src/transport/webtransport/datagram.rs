@@ -1,0 +1,115 @@
+//! Datagrams of a WebTransport session (RFC 9297, section 2.1).
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use thiserror::Error;
+
+use super::{table::Inbox, varint};
+
+/// Why a datagram was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub(crate) enum DatagramError {
+    /// It does not fit into a packet on this path.
+    #[error("a datagram on this path has at most {max} bytes")]
+    TooLarge {
+        /// The most that fits now.
+        max: usize,
+    },
+    /// The client does not take QUIC datagrams.
+    #[error("the client does not support datagrams")]
+    Unsupported,
+    /// The session has ended.
+    #[error("the session has ended")]
+    Ended,
+    /// The connection was lost.
+    #[error("the connection was lost: {0}")]
+    ConnectionLost(quinn::ConnectionError),
+}
+
+/// Sends datagrams of one session: cheap to clone, usable from any thread, never waiting.
+#[derive(Clone)]
+pub(crate) struct DatagramSender {
+    conn: quinn::Connection,
+    inbox: Arc<Inbox>,
+    quarter: u64,
+}
+
+impl DatagramSender {
+    pub(super) fn new(conn: quinn::Connection, inbox: Arc<Inbox>, session: u64) -> Self {
+        Self { conn, inbox, quarter: session / 4 }
+    }
+
+    /// Queues a datagram. When the connection's send buffer is full, the oldest in it are dropped: the
+    /// newest wins.
+    ///
+    /// # Errors
+    /// When it is too large for the path as it is now, or can never be sent.
+    pub(crate) fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
+        let mut framed = BytesMut::with_capacity(8 + payload.len());
+        varint::encode(self.quarter, &mut framed);
+        framed.put_slice(payload);
+        self.send_framed(framed.freeze())
+    }
+
+    /// As [`send`](Self::send), without copying when the session is the first request of its connection,
+    /// as a browser's always is.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) fn send_shared(&self, datagram: &SharedDatagram) -> Result<(), DatagramError> {
+        if self.quarter == 0 { self.send_framed(datagram.framed.clone()) } else { self.send(datagram.payload()) }
+    }
+
+    /// The most bytes that a datagram can have on this path, as it is now; `None` when the client
+    /// takes none.
+    pub(crate) fn max_size(&self) -> Option<usize> {
+        let quarter_len = match self.quarter {
+            0..64 => 1,
+            64..16_384 => 2,
+            16_384..0x4000_0000 => 4,
+            _ => 8,
+        };
+        Some(self.conn.max_datagram_size()?.saturating_sub(quarter_len))
+    }
+
+    fn send_framed(&self, framed: Bytes) -> Result<(), DatagramError> {
+        if self.inbox.is_ended() {
+            return Err(DatagramError::Ended);
+        }
+        self.conn.send_datagram(framed).map_err(|error| match error {
+            quinn::SendDatagramError::TooLarge => DatagramError::TooLarge { max: self.max_size().unwrap_or(0) },
+            quinn::SendDatagramError::ConnectionLost(error) => DatagramError::ConnectionLost(error),
+            _ => DatagramError::Unsupported,
+        })
+    }
+}
+
+impl std::fmt::Debug for DatagramSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatagramSender").field("session", &(self.quarter * 4)).finish_non_exhaustive()
+    }
+}
+
+/// A datagram for many sessions, encoded once; clones share its memory.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedDatagram {
+    /// The payload behind the quarter stream id 0.
+    framed: Bytes,
+}
+
+impl SharedDatagram {
+    /// Copies `payload` once, for all who will send it.
+    pub(crate) fn new(payload: &[u8]) -> Self {
+        let mut framed = BytesMut::with_capacity(1 + payload.len());
+        framed.put_u8(0);
+        framed.put_slice(payload);
+        Self { framed: framed.freeze() }
+    }
+
+    /// What the receiver sees.
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.framed[1..]
+    }
+}
