@@ -1,0 +1,277 @@
+//! The composition root: what is started in which order, who owns it, and how it all ends.
+//!
+//! 1. Certificates, because both listeners need them. 2. The sockets, QUIC first: its port is told to whoever comes over TCP.
+//! 3. The gateway, which opens sessions for both. 4. The accept loops. They end in the opposite order: first nobody new is let
+//!    in, then sessions are told, then what is left is cut.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::FutureExt;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Admission;
+use crate::certificates::{CertificateError, Certificates};
+use crate::config::{Config, ConfigError};
+use crate::gateway::registry::Registry;
+use crate::gateway::routes::{self, QuicInfo};
+use crate::gateway::{Authenticate, Gateway, OnSession};
+use crate::listener::{self, ListenError, Listener};
+use crate::origin::OriginPolicy;
+use crate::session::{Identity, Session};
+use crate::transport::open::{Open, Rejection};
+use crate::transport::webtransport;
+
+/// A running server. Dropping it ends everything at once; [`Server::drain`] is the gentle way.
+pub struct Server {
+    gateway: Arc<Gateway>,
+    base: String,
+    tcp: Option<SocketAddr>,
+    quic: Option<quinn::Endpoint>,
+    certificates: Option<Certificates>,
+    /// Ends the accept loops.
+    accepting: CancellationToken,
+    /// Ends the connections that are left.
+    running: CancellationToken,
+    connections: TaskTracker,
+    _ends_everything: [DropGuard; 2],
+}
+
+/// Puts a server together.
+pub struct Builder {
+    config: Config,
+    routes: Router,
+    authenticate: Authenticate,
+    on_session: OnSession,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A value of the configuration cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The TCP address cannot be listened on.
+    #[error(transparent)]
+    Tcp(#[from] ListenError),
+    /// The UDP address cannot be listened on.
+    #[error("cannot listen on UDP {addr}: {source}")]
+    Quic {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+}
+
+impl Server {
+    /// Begins a server with the default configuration, nobody to authenticate, and an application that does nothing.
+    pub fn builder() -> Builder {
+        Builder {
+            config: Config::default(),
+            routes: Router::new(),
+            authenticate: Box::new(|_| std::future::ready(Ok(Identity::anonymous())).boxed()),
+            on_session: Box::new(|session| async move { while session.recv().await.is_some() {} }.boxed()),
+        }
+    }
+
+    /// Where TCP is accepted, with the real port; `None` without a TCP listener.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// Where QUIC is accepted, with the real port; `None` without a QUIC listener.
+    pub fn quic_addr(&self) -> Option<SocketAddr> {
+        self.quic.as_ref().and_then(|endpoint| endpoint.local_addr().ok())
+    }
+
+    /// SHA-256 of the certificates that browsers should accept by their hash, current and next, as
+    /// `serverCertificateHashes` takes them. None when the certificate is the user's own.
+    pub fn certificate_hashes(&self) -> Vec<[u8; 32]> {
+        self.certificates.as_ref().map(Certificates::hashes).unwrap_or_default()
+    }
+
+    /// The routes of the transports, below [`Config::base`], for an axum application of one's own: `merge` it, or `nest` it anywhere. Serve that
+    /// application with `into_make_service_with_connect_info::<SocketAddr>()`: limits per address need to know it.
+    pub fn router(&self) -> Router {
+        Router::new().nest(&self.base, routes::router(Arc::clone(&self.gateway)))
+    }
+
+    /// Stops: no new connections and sessions, each session is closed with `SHUTTING_DOWN`, and after `timeout` at most what is left is cut.
+    pub async fn drain(self, timeout: Duration) {
+        self.gateway.go_away();
+        self.accepting.cancel();
+        self.gateway.tasks.close();
+        self.connections.close();
+        let all = async {
+            self.gateway.tasks.wait().await;
+            self.connections.wait().await;
+        };
+        let in_time = tokio::time::timeout(timeout, all).await.is_ok();
+        self.running.cancel();
+        if let Some(endpoint) = &self.quic {
+            endpoint.close(0u32.into(), b"");
+        }
+        tracing::info!(in_time, "server stopped");
+    }
+}
+
+impl Builder {
+    /// Takes this configuration instead of the default.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Serves these routes beside those of the transports, over TCP and HTTP/3.
+    pub fn routes(mut self, routes: Router) -> Self {
+        self.routes = routes;
+        self
+    }
+
+    /// Asks about every opening, on all transports, before it is answered with 200 or 101: who is it, or why not? A [`Rejection`] becomes
+    /// 401, 403 or 429 with its reason. The answer may take up to `limits.open_timeout`. Take from [`Open`] what the future needs.
+    pub fn authenticate<F, Fut>(mut self, authenticate: F) -> Self
+    where
+        F: Fn(&Open) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Identity, Rejection>> + Send + 'static,
+    {
+        self.authenticate = Box::new(move |open| authenticate(open).boxed());
+        self
+    }
+
+    /// The application: called once for each session, in a task of its own. When it returns, the session is closed with code 0; when it
+    /// panics, with `INTERNAL_ERROR`.
+    pub fn on_session<F, Fut>(mut self, on_session: F) -> Self
+    where
+        F: Fn(Session) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        self.on_session = Box::new(move |session| on_session(session).boxed());
+        self
+    }
+
+    /// Starts to listen. When this returns, both listeners accept.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(self) -> Result<Server, StartError> {
+        let config = self.config;
+        config.validate()?;
+        let (accepting, running, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+
+        let certificates = open_certificates(&config).await?;
+        let quic_limits = webtransport::Limits {
+            handshake_timeout: config.limits.open_timeout,
+            ..webtransport::Limits::default()
+        };
+        let quic = match (config.quic.listen, &certificates) {
+            (Some(addr), Some(certificates)) => Some(bind_quic(addr, certificates, &quic_limits)?),
+            _ => None,
+        };
+        let quic_port = quic.as_ref().and_then(|endpoint| endpoint.local_addr().ok()).map(|addr| addr.port());
+        let advertised = config.quic.advertised_port.or(quic_port);
+        let tcp = match config.tcp.listen {
+            Some(addr) => Some(Listener::bind(addr)?),
+            None => None,
+        };
+
+        let gateway = Arc::new(Gateway {
+            origins: OriginPolicy::new(&config.origins).unwrap_or_default(), // validated above
+            trusted_proxies: config.trusted_proxies.clone(),
+            admission: Admission::new(&config.limits),
+            authenticate: self.authenticate,
+            on_session: self.on_session,
+            registry: Arc::new(Registry::default()),
+            tasks: TaskTracker::new(),
+            going_away: AtomicBool::new(false),
+            quic: quic_port.and(advertised).map(|port| QuicInfo {
+                host: config.quic.advertised_host.clone(),
+                port,
+                path: format!("{}/webtransport", config.base),
+            }),
+            hashes: match certificates.clone() {
+                Some(certificates) => Box::new(move || certificates.hashes()),
+                None => Box::new(Vec::new),
+            },
+            limits: config.limits.clone(),
+        });
+
+        let server = Server {
+            base: config.base.clone(),
+            tcp: tcp.as_ref().map(Listener::local_addr),
+            quic,
+            certificates,
+            gateway,
+            _ends_everything: [accepting.clone().drop_guard(), running.clone().drop_guard()],
+            accepting,
+            running,
+            connections,
+        };
+        let router = server.router().merge(self.routes);
+        if let Some(endpoint) = &server.quic {
+            let (accepting, connections) = (server.accepting.clone(), server.connections.clone());
+            let serve = webtransport::serve(endpoint.clone(), router.clone(), quic_limits, accepting, connections);
+            server.connections.spawn(serve);
+        }
+        if let Some(tcp) = tcp {
+            let limits = &config.limits;
+            let options = listener::Options {
+                tls: server.certificates.as_ref().filter(|_| config.tcp.tls).map(|c| listener::tls_config(c.resolver())),
+                alt_svc: advertised.filter(|_| server.quic.is_some()).map(listener::alt_svc),
+                max_connections: limits.max_tcp_connections,
+                header_read_timeout: limits.header_read_timeout,
+                tls_handshake_timeout: limits.tls_handshake_timeout,
+                linger: limits.drain_timeout,
+            };
+            let (accepting, running) = (server.accepting.clone(), server.running.clone());
+            server.connections.spawn(async move {
+                tokio::select! {
+                    () = tcp.serve(router, options, accepting) => {}
+                    () = running.cancelled() => {}
+                }
+            });
+        }
+        if let Some(certificates) = server.certificates.clone() {
+            let accepting = server.accepting.clone();
+            server.connections.spawn(async move {
+                tokio::select! {
+                    () = certificates.keep_fresh() => {}
+                    () = accepting.cancelled() => {}
+                }
+            });
+        }
+        Ok(server)
+    }
+}
+
+/// Certificates are needed for QUIC, and for TLS on TCP.
+async fn open_certificates(config: &Config) -> Result<Option<Certificates>, StartError> {
+    if config.quic.listen.is_none() && !(config.tcp.tls && config.tcp.listen.is_some()) {
+        return Ok(None);
+    }
+    let certificate = config.certificate.clone();
+    let opened = tokio::task::spawn_blocking(move || Certificates::open(&certificate)).await;
+    let certificates = opened.map_err(|error| StartError::Tls(error.to_string()))??;
+    Ok(Some(certificates))
+}
+
+fn bind_quic(
+    addr: SocketAddr,
+    certificates: &Certificates,
+    limits: &webtransport::Limits,
+) -> Result<quinn::Endpoint, StartError> {
+    let config = webtransport::quic_config(certificates.resolver(), limits)
+        .map_err(|error| StartError::Tls(error.to_string()))?;
+    webtransport::bind(addr, config, limits).map_err(|source| StartError::Quic { addr, source })
+}
