@@ -1,0 +1,372 @@
+//! `vectors/scenarios/`: what happens to a machine, and what it must do.
+
+mod common;
+
+use bytes::Bytes;
+use common::{FrameText, MessageText, Raw, Side, code, folder, one_of_three, read};
+use serde::{Deserialize, Deserializer};
+use throughline_protocol::{
+    Close, Config, Datagram, Decoder, Event, Frame, Machine, Origin, ResumeKey, SendDatagramError, SessionId,
+    TrySendError,
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scenario {
+    #[serde(rename = "why")]
+    _why: String,
+    role: RoleText,
+    session: Option<Raw>,
+    key: Option<Raw>,
+    #[serde(default)]
+    config: ConfigText,
+    #[serde(default = "max_packet")]
+    max_packet: usize,
+    steps: Vec<Step>,
+}
+
+fn max_packet() -> usize {
+    262_144
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RoleText {
+    Server,
+    Client,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigText {
+    heartbeat_ms: Option<u64>,
+    idle_timeout_ms: Option<u64>,
+    open_timeout_ms: Option<u64>,
+    max_message_bytes: Option<usize>,
+    send_buffer_bytes: Option<u64>,
+    receive_window_bytes: Option<u64>,
+}
+
+impl ConfigText {
+    fn config(&self) -> Config {
+        Config {
+            heartbeat_ms: self.heartbeat_ms.unwrap_or(10_000),
+            idle_timeout_ms: self.idle_timeout_ms.unwrap_or(30_000),
+            open_timeout_ms: self.open_timeout_ms.unwrap_or(10_000),
+            max_message_bytes: self.max_message_bytes.unwrap_or(4_194_304),
+            send_buffer_bytes: self.send_buffer_bytes.unwrap_or(262_144),
+            receive_window_bytes: self.receive_window_bytes.unwrap_or(262_144),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    at: u64,
+    why: Option<String>,
+    #[serde(default)]
+    busy: bool,
+
+    link_opened: Option<LinkOpened>,
+    frame: Option<FrameText>,
+    datagram: Option<Raw>,
+    timeout: Option<bool>,
+    send: Option<MessageText>,
+    send_datagram: Option<SendDatagram>,
+    take: Option<usize>,
+    close: Option<CloseText>,
+    violation: Option<Violation>,
+    link_lost: Option<Lost>,
+    link_closed: Option<LinkClosed>,
+
+    #[serde(default)]
+    sent: Vec<FrameText>,
+    #[serde(default)]
+    datagrams: Vec<Raw>,
+    #[serde(default)]
+    events: Vec<EventText>,
+    refused: Option<Refused>,
+    #[serde(default, deserialize_with = "present")]
+    next_timeout: Option<Option<u64>>,
+    #[serde(default)]
+    state: State,
+}
+
+/// `null` is something else than nothing.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkOpened {
+    native_datagrams: Option<usize>,
+    received: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendDatagram {
+    data: Raw,
+    key: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CloseText {
+    code: Option<u32>,
+    protocol: Option<String>,
+    reason: String,
+}
+
+impl CloseText {
+    fn close(&self) -> Close {
+        match (self.code, &self.protocol) {
+            (Some(code), None) => Close::application(code, &self.reason),
+            (None, Some(name)) => Close::protocol(code(name), &self.reason),
+            _ => panic!("a close has a code or a protocol code"),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Violation {
+    code: String,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lost {
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkClosed {
+    code: u32,
+    reason: String,
+}
+
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Refused {
+    Full,
+    Closed,
+    TooLarge,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+enum EventText {
+    Opened,
+    Message { text: Option<String>, text_bytes: Option<Raw>, binary: Option<Raw> },
+    Datagram { data: Raw },
+    Closed { code: u32, origin: Side, reason: Option<String> },
+}
+
+impl EventText {
+    fn matches(&self, event: &Event) -> bool {
+        match (self, event) {
+            (Self::Opened, Event::Opened) => true,
+            (Self::Message { text, text_bytes, binary }, Event::Message(message)) => {
+                one_of_three(text, text_bytes, binary) == *message
+            }
+            (Self::Datagram { data }, Event::Datagram(payload)) => data.bytes() == *payload,
+            (Self::Closed { code, origin, reason }, Event::Closed(close)) => {
+                *code == close.code
+                    && Origin::from(*origin) == close.origin
+                    && reason.as_ref().is_none_or(|reason| *reason == close.reason)
+            }
+            _ => false,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    rtt_us: Option<u64>,
+    min_rtt_us: Option<u64>,
+    peer_time: Option<u64>,
+    buffered: Option<u64>,
+    has_room: Option<bool>,
+    received: Option<u64>,
+    resumed: Option<bool>,
+    link: Option<u64>,
+    open: Option<bool>,
+    datagrams_dropped: Option<u64>,
+}
+
+impl State {
+    fn check(&self, machine: &Machine, now: u64, place: &str) {
+        fn compare<T: PartialEq + std::fmt::Debug>(expected: Option<T>, is: T, what: &str, place: &str) {
+            if let Some(expected) = expected {
+                assert_eq!(is, expected, "{place}: {what}");
+            }
+        }
+        let stats = machine.stats();
+        compare(self.rtt_us, stats.rtt_us, "rtt_us", place);
+        compare(self.min_rtt_us, stats.min_rtt_us, "min_rtt_us", place);
+        compare(self.peer_time, machine.peer_time(now), "peer_time", place);
+        compare(self.buffered, machine.buffered_bytes(), "buffered", place);
+        compare(self.has_room, machine.has_room(), "has_room", place);
+        compare(self.received, machine.received(), "received", place);
+        compare(self.resumed, machine.resumed(), "resumed", place);
+        compare(self.link, machine.link(), "link", place);
+        compare(self.open, machine.is_open(), "open", place);
+        compare(self.datagrams_dropped, stats.datagrams_dropped, "datagrams_dropped", place);
+    }
+}
+
+#[test]
+fn machines_do_what_the_scenarios_say() {
+    let mut paths: Vec<_> = std::fs::read_dir(folder().join("scenarios"))
+        .expect("the folder is there")
+        .map(|entry| entry.expect("the folder can be read").path())
+        .collect();
+    paths.sort();
+    assert!(paths.len() > 1, "there are scenarios");
+    let mut failures = Vec::new();
+    for path in paths {
+        let name = path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        // Each is told of on its own: the first that fails does not hide the others.
+        let result = std::panic::catch_unwind(|| run(&name, &read(&path)));
+        if result.is_err() {
+            failures.push(name);
+        }
+    }
+    assert!(failures.is_empty(), "scenarios that failed: {failures:?}");
+}
+
+fn run(name: &str, scenario: &Scenario) {
+    let config = scenario.config.config();
+    let mut machine = match (&scenario.role, &scenario.session, &scenario.key) {
+        (RoleText::Server, Some(session), Some(key)) => {
+            Machine::server(config, SessionId(session.sixteen()), ResumeKey(key.sixteen()))
+        }
+        (RoleText::Client, None, None) => Machine::client(config),
+        _ => panic!("{name}: a server has a session and a key, a client has neither"),
+    };
+    let mut before = 0;
+    for (index, step) in scenario.steps.iter().enumerate() {
+        let why = step.why.as_ref().map_or(String::new(), |why| format!(" ({why})"));
+        let place = format!("{name}, step {index}{why}");
+        assert!(step.at >= before, "{place}: time goes back");
+        before = step.at;
+        apply(&mut machine, step, &place);
+        let (sent, datagrams) =
+            if step.busy { (vec![], vec![]) } else { drain(&mut machine, step.at, scenario.max_packet, &place) };
+        assert!(
+            sent.len() == step.sent.len() && step.sent.iter().zip(&sent).all(|(expected, is)| expected.matches(is)),
+            "{place}: sent {}\ninstead of {}",
+            short(&sent),
+            short(&step.sent)
+        );
+        assert_eq!(datagrams, step.datagrams.iter().map(Raw::bytes).collect::<Vec<_>>(), "{place}: native datagrams");
+        if let Some(next_timeout) = step.next_timeout {
+            assert_eq!(machine.poll_timeout(), next_timeout, "{place}: next_timeout");
+        }
+        step.state.check(&machine, step.at, &place);
+    }
+}
+
+/// The step's one input.
+fn apply(machine: &mut Machine, step: &Step, place: &str) {
+    let now = step.at;
+    let mut inputs = 0;
+    let mut refused = None;
+    if let Some(opened) = &step.link_opened {
+        inputs += 1;
+        machine.link_opened(now, opened.native_datagrams, opened.received);
+    }
+    if let Some(frame) = &step.frame {
+        inputs += 1;
+        machine.handle_frame(now, frame.frame());
+    }
+    if let Some(payload) = &step.datagram {
+        inputs += 1;
+        machine.handle_datagram(now, payload.bytes());
+    }
+    if let Some(timeout) = step.timeout {
+        inputs += 1;
+        assert!(timeout, "{place}: a timeout is true");
+        machine.handle_timeout(now);
+    }
+    if let Some(message) = &step.send {
+        inputs += 1;
+        refused = machine.send(message.message()).err().map(|error| match error {
+            TrySendError::Full => Refused::Full,
+            TrySendError::Closed(_) => Refused::Closed,
+            TrySendError::TooLarge { .. } => Refused::TooLarge,
+        });
+    }
+    if let Some(SendDatagram { data, key }) = &step.send_datagram {
+        inputs += 1;
+        refused = machine.send_datagram(Datagram::from(data.bytes()), *key).err().map(|error| match error {
+            SendDatagramError::Closed(_) => Refused::Closed,
+            SendDatagramError::TooLarge(_) => Refused::TooLarge,
+        });
+    }
+    if let Some(close) = &step.close {
+        inputs += 1;
+        machine.close(now, close.close());
+    }
+    if let Some(violation) = &step.violation {
+        inputs += 1;
+        machine.handle_violation(now, Close::protocol(code(&violation.code), &violation.reason));
+    }
+    if let Some(lost) = &step.link_lost {
+        inputs += 1;
+        machine.link_lost(&lost.reason);
+    }
+    if let Some(closed) = &step.link_closed {
+        inputs += 1;
+        machine.link_closed(closed.code, &closed.reason);
+    }
+    let mut events = Vec::new();
+    if let Some(count) = step.take {
+        inputs += 1;
+        events.extend(std::iter::from_fn(|| machine.poll_event()).take(count));
+    }
+    assert_eq!(inputs, 1, "{place}: a step has one input");
+    assert_eq!(refused, step.refused, "{place}: refused");
+    assert!(
+        events.len() == step.events.len() && step.events.iter().zip(&events).all(|(expected, is)| expected.matches(is)),
+        "{place}: events {}\ninstead of {}",
+        short(&events),
+        short(&step.events)
+    );
+}
+
+/// Everything that the machine wants to send now.
+fn drain(machine: &mut Machine, now: u64, max_packet: usize, place: &str) -> (Vec<Frame>, Vec<Bytes>) {
+    let (mut frames, mut datagrams) = (Vec::new(), Vec::new());
+    loop {
+        let packet = machine.poll_transmit(now, max_packet);
+        let datagram = machine.poll_datagram();
+        if packet.is_none() && datagram.is_none() {
+            return (frames, datagrams);
+        }
+        datagrams.extend(datagram);
+        if let Some(packet) = packet {
+            assert!(packet.len() <= max_packet, "{place}: a packet of {} bytes", packet.len());
+            let mut decoder = Decoder::new();
+            decoder.push(packet.into_bytes());
+            while let Some(frame) = decoder.next_frame().expect("a machine writes frames") {
+                frames.push(frame);
+            }
+            assert!(decoder.is_empty(), "{place}: a packet ends inside a frame");
+        }
+    }
+}
+
+fn short(what: &impl std::fmt::Debug) -> String {
+    let text = format!("{what:?}");
+    match text.char_indices().nth(2_000) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}

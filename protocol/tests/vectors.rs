@@ -1,0 +1,222 @@
+//! `vectors/frames.json`, `invalid.json` and `messages.json`.
+
+mod common;
+
+use bytes::Bytes;
+use common::{FrameText, MessageText, Raw, code, encoded, folder, read};
+use serde::Deserialize;
+use throughline_protocol::{Close, Config, Decoder, Event, Frame, FrameError, Machine, Message, ResumeKey, SessionId};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Frames {
+    #[serde(rename = "about")]
+    _about: String,
+    frames: Vec<One>,
+    sequences: Vec<Sequence>,
+    incomplete: Vec<Incomplete>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    why: String,
+    bytes: Raw,
+    frame: FrameText,
+    #[serde(default = "yes")]
+    canonical: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sequence {
+    why: String,
+    bytes: Raw,
+    frames: Vec<FrameText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Incomplete {
+    why: String,
+    bytes: Raw,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InvalidFile {
+    #[serde(rename = "about")]
+    _about: String,
+    invalid: Vec<Invalid>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Invalid {
+    why: String,
+    bytes: Raw,
+    code: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MessagesFile {
+    #[serde(rename = "about")]
+    _about: String,
+    valid: Vec<ValidMessages>,
+    invalid: Vec<InvalidMessages>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValidMessages {
+    why: String,
+    pieces: Vec<Raw>,
+    messages: Vec<MessageText>,
+    #[serde(default = "yes")]
+    canonical: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InvalidMessages {
+    why: String,
+    pieces: Vec<Raw>,
+    #[serde(default)]
+    messages: Vec<MessageText>,
+    max_message: Option<usize>,
+    code: String,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Everything that comes out when `bytes` go in, cut after every `step` bytes.
+fn decode(bytes: &Bytes, step: usize) -> (Vec<Frame>, Result<bool, FrameError>) {
+    let mut decoder = Decoder::new();
+    let mut frames = Vec::new();
+    let mut rest = bytes.clone();
+    loop {
+        match decoder.next_frame() {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) if rest.is_empty() => return (frames, Ok(decoder.is_empty())),
+            Ok(None) => decoder.push(rest.split_to(step.min(rest.len()))),
+            Err(error) => return (frames, Err(error)),
+        }
+    }
+}
+
+/// Ways to cut `len` bytes: whole, and in pieces of some sizes; long ones not byte by byte.
+fn steps(len: usize) -> impl Iterator<Item = usize> {
+    [1, 2, 3, 7, 1_000, len.max(1)].into_iter().filter(move |step| len / step <= 4_096)
+}
+
+#[test]
+fn frames_are_read_and_written_as_the_vectors_say() {
+    let file: Frames = read(&folder().join("frames.json"));
+    for One { why, bytes, frame, canonical } in file.frames {
+        let bytes = bytes.bytes();
+        for step in steps(bytes.len()) {
+            assert_eq!(decode(&bytes, step), (vec![frame.frame()], Ok(true)), "{why}, in pieces of {step}");
+        }
+        assert_eq!(encoded(&frame.frame()) == bytes, canonical, "{why}");
+    }
+    for Sequence { why, bytes, frames } in file.sequences {
+        let (bytes, frames) = (bytes.bytes(), frames.iter().map(FrameText::frame).collect::<Vec<_>>());
+        for step in steps(bytes.len()) {
+            assert_eq!(decode(&bytes, step), (frames.clone(), Ok(true)), "{why}, in pieces of {step}");
+        }
+    }
+    for Incomplete { why, bytes } in file.incomplete {
+        let bytes = bytes.bytes();
+        for step in steps(bytes.len()) {
+            assert_eq!(decode(&bytes, step), (vec![], Ok(bytes.is_empty())), "{why}, in pieces of {step}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_frame_is_refused_with_the_code_that_the_vectors_say() {
+    let file: InvalidFile = read(&folder().join("invalid.json"));
+    for Invalid { why, bytes, code: name } in file.invalid {
+        let bytes = bytes.bytes();
+        for step in steps(bytes.len()) {
+            let (_, result) = decode(&bytes, step);
+            assert_eq!(result.map_err(FrameError::code), Err(code(&name)), "{why}, in pieces of {step}");
+        }
+    }
+}
+
+/// What a server makes of these pieces of stream 0.
+fn receive(pieces: &[Bytes], max_message_bytes: usize) -> (Vec<Message>, Option<Close>) {
+    let config = Config { max_message_bytes, receive_window_bytes: 1 << 30, ..Config::default() };
+    let mut machine = Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16]));
+    machine.link_opened(0, None, None);
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    let mut offset = 0;
+    for piece in pieces {
+        machine.handle_frame(0, Frame::Stream { stream: 0, offset, data: piece.clone() });
+        offset += piece.len() as u64;
+    }
+    let close = machine.closing().cloned();
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    let messages = std::iter::from_fn(|| machine.poll_event())
+        .filter_map(|event| if let Event::Message(message) = event { Some(message) } else { None });
+    (messages.collect(), close)
+}
+
+/// The bytes of stream 0 that sending these messages writes.
+fn send(messages: &[Message]) -> Bytes {
+    let config = Config { send_buffer_bytes: 1 << 30, ..Config::default() };
+    let mut machine = Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16]));
+    machine.link_opened(0, None, None);
+    machine.handle_frame(0, Frame::Ack { stream: 0, received: 0, limit: 1 << 30 });
+    for message in messages {
+        machine.send(message.clone()).expect("there is room");
+    }
+    let mut decoder = Decoder::new();
+    let mut bytes = Vec::new();
+    while let Some(packet) = machine.poll_transmit(0, 65_536) {
+        decoder.push(packet.into_bytes());
+        while let Some(frame) = decoder.next_frame().expect("a machine writes frames") {
+            if let Frame::Stream { data, .. } = frame {
+                bytes.extend_from_slice(&data);
+            }
+        }
+    }
+    bytes.into()
+}
+
+/// The pieces as they are, all in one, and cut once at every place (of a long one at some places).
+fn cuts(pieces: &[Raw]) -> Vec<Vec<Bytes>> {
+    let pieces: Vec<Bytes> = pieces.iter().map(Raw::bytes).collect();
+    let whole = Bytes::from(pieces.concat());
+    let mut all = vec![pieces, vec![whole.clone()]];
+    for at in (0..=whole.len()).step_by((whole.len() / 500).max(1)) {
+        all.push(vec![whole.slice(..at), whole.slice(at..)]);
+    }
+    all.push(whole.chunks(if whole.len() > 5_000 { 999 } else { 1 }).map(Bytes::copy_from_slice).collect());
+    all
+}
+
+#[test]
+fn messages_lie_in_the_stream_as_the_vectors_say() {
+    let file: MessagesFile = read(&folder().join("messages.json"));
+    for ValidMessages { why, pieces, messages, canonical } in file.valid {
+        let messages: Vec<Message> = messages.iter().map(MessageText::message).collect();
+        for cut in cuts(&pieces) {
+            assert_eq!(receive(&cut, 4_194_304), (messages.clone(), None), "{why}");
+        }
+        let bytes: Vec<Bytes> = pieces.iter().map(Raw::bytes).collect();
+        assert_eq!(send(&messages) == bytes.concat(), canonical, "{why}");
+    }
+    for InvalidMessages { why, pieces, messages, max_message, code: name } in file.invalid {
+        let messages: Vec<Message> = messages.iter().map(MessageText::message).collect();
+        for cut in cuts(&pieces) {
+            let (received, close) = receive(&cut, max_message.unwrap_or(4_194_304));
+            assert_eq!(received, messages, "{why}");
+            assert_eq!(close.map(|close| close.code), Some(code(&name) as u32), "{why}");
+        }
+    }
+}
