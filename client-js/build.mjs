@@ -1,0 +1,58 @@
+// Builds dist/: the browser module with its types, and the demo page. Fails when the module is over its budget.
+
+import { execFileSync } from 'node:child_process';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+
+/** What a page pays for the module at most, in bytes after gzip. */
+const BUDGET_BYTES = 12 * 1024;
+
+const here = dirname(fileURLToPath(import.meta.url));
+const at = (...path) => join(here, ...path);
+const common = {
+  bundle: true,
+  format: 'esm',
+  minify: true,
+  target: 'es2022',
+  legalComments: 'none',
+  logLevel: 'warning',
+  absWorkingDir: here,
+};
+
+rmSync(at('dist'), { recursive: true, force: true });
+mkdirSync(at('dist'), { recursive: true });
+
+await build({ ...common, entryPoints: ['src/index.ts'], outfile: 'dist/throughline.js' });
+const module = readFileSync(at('dist/throughline.js'));
+const gzipped = gzipSync(module, { level: 9 }).length;
+console.log(`throughline.js: ${module.length} bytes, ${gzipped} gzipped of ${BUDGET_BYTES}`);
+
+execFileSync(process.execPath, [at('node_modules/typescript/bin/tsc'), '-p', at('tsconfig.types.json')], {
+  stdio: 'inherit',
+});
+writeFileSync(at('dist/throughline.d.ts'), "export * from './types/index.js';\n");
+
+if (existsSync(at('demo/main.ts'))) {
+  mkdirSync(at('dist/demo'), { recursive: true });
+  // The page loads the module from where the server has it, so that it is the same file that users get.
+  await build({
+    ...common,
+    entryPoints: ['demo/main.ts'],
+    outfile: 'dist/demo/main.js',
+    external: ['/throughline.js'],
+    tsconfigRaw: '{}',
+  });
+  for (const name of ['index.html', 'demo.css']) {
+    if (existsSync(at('demo', name))) {
+      copyFileSync(at('demo', name), at('dist/demo', name));
+    }
+  }
+}
+
+if (gzipped > BUDGET_BYTES) {
+  console.error(`throughline.js is ${gzipped - BUDGET_BYTES} bytes over its budget`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,57 @@
+// What the browser gives, or does not give: the only file that touches globals, so that tests can stand in for all of it.
+
+/** Cancels a timer or a listener. */
+export type Cancel = () => void;
+
+export interface Environment {
+  readonly WebTransport: typeof globalThis.WebTransport | undefined;
+  readonly WebSocket: typeof globalThis.WebSocket | undefined;
+  readonly fetch: typeof globalThis.fetch | undefined;
+  /** Whether `fetch` answers can be read while they arrive. */
+  readonly hasStreams: boolean;
+  /** The address that a relative base refers to. */
+  readonly pageUrl: string | undefined;
+  /** Milliseconds since the Unix epoch, from a clock that never goes back. */
+  now(): number;
+  /** Milliseconds since the Unix epoch by the wall clock: what may be compared after a reload. */
+  wallTime(): number;
+  /** Evenly distributed in [0, 1). */
+  random(): number;
+  timer(ms: number, callback: () => void): Cancel;
+  /** `localStorage`; throws, or is undefined, where it is forbidden or missing. */
+  storage(): Pick<Storage, 'getItem' | 'setItem'> | undefined;
+  /** Listens to an event of the window, or of the document for `visibilitychange`. */
+  listen(type: string, listener: (event: Event) => void): Cancel;
+  isHidden(): boolean;
+}
+
+/** The browser (or worker) that this code runs in. */
+export function browserEnvironment(): Environment {
+  const global: Partial<typeof globalThis> = globalThis;
+  return {
+    WebTransport: global.WebTransport,
+    WebSocket: global.WebSocket,
+    fetch: global.fetch?.bind(globalThis),
+    hasStreams: typeof Response === 'function' && 'body' in Response.prototype,
+    pageUrl: global.location?.href,
+    now: () => performance.timeOrigin + performance.now(),
+    wallTime: () => Date.now(),
+    random: () => Math.random(),
+    timer(ms, callback) {
+      const id = setTimeout(callback, ms);
+      return () => clearTimeout(id);
+    },
+    storage: () => global.localStorage,
+    listen(type, listener) {
+      const target: EventTarget | undefined =
+        type === 'visibilitychange'
+          ? global.document
+          : typeof global.addEventListener === 'function'
+            ? globalThis
+            : undefined;
+      target?.addEventListener(type, listener);
+      return () => target?.removeEventListener(type, listener);
+    },
+    isHidden: () => global.document?.visibilityState === 'hidden',
+  };
+}

@@ -1,0 +1,34 @@
+// The one error class of this package, and its closed list of codes.
+
+import type { CodeName } from './protocol/close.js';
+
+/** What a ThroughlineError says in `code`: a close code of the protocol, or one of the client's own. */
+export type ErrorCode =
+  | CodeName
+  /** `send`, `sendDatagram` or `drained` on a session that has ended or is ending. */
+  | 'SESSION_CLOSED'
+  /** `send` beyond `maxBufferedBytes`. */
+  | 'BUFFER_FULL'
+  /** The `signal` of `connect` was aborted. */
+  | 'ABORTED'
+  /** The `token` function threw. */
+  | 'TOKEN_FAILED'
+  /** The session ended, before it was ready, with a code of the application's. */
+  | 'APPLICATION'
+  | 'UNKNOWN';
+
+/** An error of a session. `message` says what happened and what to do. */
+export class ThroughlineError extends Error {
+  override readonly name = 'ThroughlineError';
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.code = code;
+  }
+}
+
+/** The message of whatever was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message || error.name : String(error);
+}

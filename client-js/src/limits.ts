@@ -1,0 +1,49 @@
+// The client's own bounds and times, each with its reason. What is on the wire is in protocol/limits.ts.
+
+/** Head start of WebTransport before a WebSocket is opened beside it: longer than a QUIC handshake takes nearly everywhere, shorter than a person notices. */
+export const HEDGE_MS = 200;
+/** Upper bound of the head start when the last round trip was long. */
+export const MAX_HEDGE_MS = 1_000;
+/** When the next rung starts if the one above has not answered: three rungs hanging silently leave polling 800 ms of 3 s. */
+export const STEP_MS = 1_000;
+/** How long one attempt may take: a TLS or QUIC handshake over a bad mobile network is done by then. */
+export const ATTEMPT_MS = 10_000;
+/** Longest wait for `/info`. */
+export const INFO_MS = 5_000;
+/** Bytes that wait to be acknowledged before `send` refuses more: a bound against a reader that stopped, not a rate. */
+export const MAX_BUFFERED_BYTES = 16 * 1_048_576;
+/** Bytes handed to a link that it has not passed on: few, so that a datagram does not stand behind seconds of messages. */
+export const LINK_BUFFER_BYTES = 65_536;
+/** Largest body of one POST, in bytes; the server would take four times that. */
+export const POST_BYTES = 262_144;
+/** A POST that hangs is given up after this long: hung requests would use up the browser's six connections. */
+export const POST_MS = 10_000;
+/** A held GET is answered after the server's 20 s at the latest; later than this it hangs. */
+export const POLL_MS = 60_000;
+/** Wait before a failed POST goes out again, once. */
+export const POST_RETRY_MS = 100;
+/** Longest line of an event stream, in characters: base64 of the largest packet, with room. */
+export const MAX_SSE_LINE = 400_000;
+/** Longest wait for messages and CLOSE to leave when closing; then the link is cut. */
+export const CLOSE_MS = 3_000;
+/** First reconnect delay after the immediate one; it doubles from here. */
+export const RECONNECT_BASE_MS = 500;
+/** Cap of the reconnect delay, applied before the jitter. */
+export const RECONNECT_MAX_MS = 30_000;
+/** No delay is below this, except the first: jitter may draw 0, and a loop without delay is an attack. */
+export const RECONNECT_MIN_MS = 50;
+/** Longest `Retry-After` that is obeyed. */
+export const MAX_RETRY_AFTER_MS = 3_600_000;
+/** A link that lived this long was good: the next loss is answered at once again. */
+export const STABLE_MS = 5_000;
+/** Patience after a PING on a link in doubt: after sleep, a network change, a tab that comes back. */
+export const PROBE_MS = 5_000;
+/** A timer this late means that the machine slept or the tab was throttled. */
+export const LATE_MS = 2_000;
+/** How long a failed transport stays out of the way, by number of failures in a row: Chromium delays WebTransport after some five failures. */
+export const MEMORY_MS = [10_000, 30_000, 120_000, 600_000] as const;
+/** Attempts that `explain()` remembers. */
+export const MAX_ATTEMPTS = 32;
+/** Datagrams of WebTransport that the browser keeps for a page that is busy, and how long: older state is stale. */
+export const INCOMING_DATAGRAMS = 64;
+export const INCOMING_DATAGRAM_AGE_MS = 500;

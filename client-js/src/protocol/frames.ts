@@ -1,0 +1,182 @@
+// Frames and their bytes (SPEC section 3).
+
+import { toBase64Url } from './base64.js';
+import { type Close, ProtocolError } from './close.js';
+import { MAX_DATAGRAM, MAX_REASON } from './limits.js';
+import { Reader, varintLength, type Writer } from './varint.js';
+
+/** The content of WELCOME (SPEC section 3.1). */
+export interface Welcome {
+  readonly version: number;
+  /** The session's id, as text of 22 characters. */
+  readonly session: string;
+  /** The secret that lets its holder resume the session, as text of 22 characters. */
+  readonly key: string;
+  readonly resumed: boolean;
+  /** Number of this link within the session, from 1. */
+  readonly link: number;
+  /** The server's clock, in microseconds since the Unix epoch. */
+  readonly timeUs: number;
+  readonly heartbeatMs: number;
+  readonly idleMs: number;
+  /** The longest message body, in bytes. */
+  readonly maxMessage: number;
+  /** What the server has received of stream 0, in bytes. */
+  readonly received: number;
+  /** The client may send bytes of stream 0 below this offset. */
+  readonly limit: number;
+}
+
+/** One frame. Byte arrays are views that are valid until the next bytes are decoded. */
+export type Frame =
+  | { readonly type: 'welcome'; readonly welcome: Welcome }
+  | { readonly type: 'close'; readonly close: Close }
+  | { readonly type: 'stream'; readonly stream: number; readonly offset: number; readonly data: Uint8Array }
+  | { readonly type: 'ack'; readonly stream: number; readonly received: number; readonly limit: number }
+  | { readonly type: 'datagram'; readonly data: Uint8Array }
+  | { readonly type: 'ping'; readonly id: number }
+  | { readonly type: 'pong'; readonly id: number; readonly timeUs: number };
+
+const WELCOME = 1;
+const CLOSE = 2;
+const STREAM = 3;
+const ACK = 4;
+const DATAGRAM = 5;
+const PING = 6;
+const PONG = 7;
+
+/** Bytes that a STREAM frame needs beside its data, at most. */
+export const MAX_STREAM_HEADER = 21;
+/** Bytes that a DATAGRAM frame needs beside its data, at most. */
+export const MAX_DATAGRAM_HEADER = 3;
+
+/** Reads the payload of a frame of type `kind`; throws ProtocolError. */
+export function decodeFrame(kind: number, payload: Uint8Array): Frame {
+  const name = NAMES[kind] ?? '';
+  const malformed = () => new ProtocolError('MALFORMED_FRAME', `malformed ${name}`);
+  const reader = new Reader(payload, malformed);
+  let frame: Frame;
+  switch (kind) {
+    case WELCOME:
+      // Bytes after the known fields are for later versions.
+      return { type: 'welcome', welcome: readWelcome(reader, malformed) };
+    case CLOSE:
+      return { type: 'close', close: readClose(reader, malformed) };
+    case STREAM: {
+      const stream = reader.varint();
+      const offset = reader.varint();
+      const data = reader.rest();
+      if (!Number.isSafeInteger(offset + data.length)) {
+        throw malformed();
+      }
+      return { type: 'stream', stream, offset, data };
+    }
+    case ACK:
+      frame = { type: 'ack', stream: reader.varint(), received: reader.varint(), limit: reader.varint() };
+      break;
+    case DATAGRAM:
+      if (payload.length > MAX_DATAGRAM) {
+        throw new ProtocolError(
+          'DATAGRAM_TOO_LARGE',
+          `a datagram of ${payload.length} bytes; at most ${MAX_DATAGRAM} are allowed`,
+        );
+      }
+      return { type: 'datagram', data: payload };
+    case PING:
+      frame = { type: 'ping', id: reader.varint() };
+      break;
+    case PONG:
+      frame = { type: 'pong', id: reader.varint(), timeUs: reader.varint() };
+      break;
+    default:
+      throw new ProtocolError('UNKNOWN_FRAME', `unknown frame type 0x${kind.toString(16)}`);
+  }
+  reader.end();
+  return frame;
+}
+
+export function writePing(out: Writer, id: number): void {
+  writeFields(out, PING, [id]);
+}
+
+export function writePong(out: Writer, id: number, timeUs: number): void {
+  writeFields(out, PONG, [id, timeUs]);
+}
+
+export function writeAck(out: Writer, stream: number, received: number, limit: number): void {
+  writeFields(out, ACK, [stream, received, limit]);
+}
+
+export function writeDatagram(out: Writer, data: Uint8Array): void {
+  out.varint(DATAGRAM);
+  out.varint(data.length);
+  out.bytes(data);
+}
+
+/** Everything of a STREAM frame but its `length` bytes of data. */
+export function writeStreamHeader(out: Writer, stream: number, offset: number, length: number): void {
+  out.varint(STREAM);
+  out.varint(varintLength(stream) + varintLength(offset) + length);
+  out.varint(stream);
+  out.varint(offset);
+}
+
+export function writeClose(out: Writer, close: Close): void {
+  const reason = new TextEncoder().encode(close.reason);
+  out.varint(CLOSE);
+  out.varint(varintLength(close.code) + 1 + reason.length);
+  out.varint(close.code);
+  out.u8(close.application ? 1 : 0);
+  out.bytes(reason);
+}
+
+const NAMES = ['', 'WELCOME', 'CLOSE', 'STREAM', 'ACK', 'DATAGRAM', 'PING', 'PONG'];
+
+function writeFields(out: Writer, kind: number, fields: number[]): void {
+  out.varint(kind);
+  out.varint(fields.reduce((sum, field) => sum + varintLength(field), 0));
+  for (const field of fields) {
+    out.varint(field);
+  }
+}
+
+function readWelcome(reader: Reader, malformed: () => Error): Welcome {
+  const welcome = {
+    version: reader.varint(),
+    session: toBase64Url(reader.take(16)),
+    key: toBase64Url(reader.take(16)),
+    resumed: reader.varint() % 2 === 1,
+    link: reader.varint(),
+    timeUs: reader.varint(),
+    heartbeatMs: reader.varint(),
+    idleMs: reader.varint(),
+    maxMessage: reader.varint(),
+    received: reader.varint(),
+    limit: reader.varint(),
+  };
+  if (welcome.heartbeatMs < 1 || welcome.idleMs < 1) {
+    throw malformed();
+  }
+  return welcome;
+}
+
+function readClose(reader: Reader, malformed: () => Error): Close {
+  const code = reader.varint();
+  const origin = reader.take(1)[0] ?? 0;
+  const reason = reader.rest();
+  if (code > 0xffff_ffff || origin > 1 || reason.length > MAX_REASON) {
+    throw malformed();
+  }
+  try {
+    return { code, application: origin === 1, reason: decodeUtf8(reason) };
+  } catch {
+    throw malformed();
+  }
+}
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** Text of UTF-8, a byte order mark included; throws when it is none. */
+export function decodeUtf8(bytes: Uint8Array): string {
+  return UTF8.decode(bytes);
+}
