@@ -1,0 +1,147 @@
+//! The application behind the end-to-end tests: echoes, floods, counts, and closes on command.
+//!
+//! `testbed [CONFIG]` listens where the configuration (or `THROUGHLINE_*`) says and prints the ready line of
+//! `throughline demo --json`. What is received is sent back, except text messages that begin with `!`:
+//! - `!flood COUNT`: that many messages of mixed size, then `flooded COUNT`;
+//! - `!expect COUNT`: counts that many such messages from the client, then answers `received COUNT`, or what was wrong;
+//! - `!states HZ SECONDS`: datagrams under one key: sequence number (u32) and the server's clock in ms (f64), big-endian;
+//! - `!close CODE REASON`: closes the session;
+//! - `!panic`: fails.
+//!
+//! The token `refused` is answered 401, `forbidden` 403, `busy` 429; any other names the user.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use throughline::{Config, Event, Identity, Message, Open, Rejection, Server, Session};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let file = std::env::args_os().nth(1).map(PathBuf::from);
+    let config = Config::load(file.as_deref())?;
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log.filter.clone()))
+        .init();
+    let drain_timeout = config.limits.drain_timeout;
+    let server = Server::builder()
+        .config(config)
+        .routes(throughline::demo::assets())
+        .authenticate(|open| std::future::ready(authenticate(open)))
+        .on_session(run)
+        .start()
+        .await?;
+    let hashes: Vec<_> = server.certificate_hashes().iter().map(throughline_certs::base64).collect();
+    let ready = serde_json::json!({
+        "event": "ready",
+        "tcp": server.tcp_addr().map(|addr| format!("http://{addr}")),
+        "quic": server.quic_addr().map(|addr| format!("https://{addr}")),
+        "certificateHashes": hashes,
+    });
+    println!("{ready}");
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminated.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    server.drain(drain_timeout).await;
+    Ok(())
+}
+
+fn authenticate(open: &Open) -> Result<Identity, Rejection> {
+    match open.token.as_deref() {
+        None => Ok(Identity::anonymous()),
+        Some("refused") => Err(Rejection::unauthorized("this token is not good")),
+        Some("forbidden") => Err(Rejection::forbidden("not you")),
+        Some("busy") => Err(Rejection::too_many("come back later", Duration::from_secs(2))),
+        Some(user) => Ok(Identity::user(user)),
+    }
+}
+
+async fn run(session: Session) {
+    while let Some(event) = session.recv().await {
+        let result = match event {
+            Event::Datagram(bytes) => {
+                drop(session.send_datagram(bytes, None)); // fails only when the session has ended
+                continue;
+            }
+            Event::Message(Message::Text(text)) if text.starts_with('!') => command(&session, &text).await,
+            Event::Message(message) => session.send(message).await.map_err(|error| error.to_string()),
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::info!(session = %session.id(), error, "stopped");
+        }
+    }
+}
+
+async fn command(session: &Session, text: &str) -> Result<(), String> {
+    let mut words = text.splitn(3, ' ');
+    let (name, first, rest) = (words.next().unwrap_or_default(), words.next(), words.next().unwrap_or_default());
+    let number = |word: Option<&str>| word.and_then(|word| word.parse::<u32>().ok()).ok_or("a number is needed");
+    match name {
+        "!flood" => {
+            let count = number(first)?;
+            for index in 0..count {
+                session.send(numbered(index)).await.map_err(|error| error.to_string())?;
+            }
+            session.send(format!("flooded {count}")).await.map_err(|error| error.to_string())
+        }
+        "!expect" => {
+            let count = number(first)?;
+            let verdict = match expect(session, count).await {
+                Ok(()) => format!("received {count}"),
+                Err(wrong) => wrong,
+            };
+            session.send(verdict).await.map_err(|error| error.to_string())
+        }
+        "!states" => states(session, number(first)?, number(Some(rest))?).await,
+        "!close" => {
+            session.close(number(first)?, rest);
+            Ok(())
+        }
+        "!panic" => panic!("as it was told"),
+        _ => Err(format!("{name} is not known")),
+    }
+}
+
+/// The message at `index`: its number, and a length between 4 and 3,003 bytes that follows from it; every 1,000th is larger.
+fn numbered(index: u32) -> Vec<u8> {
+    let length = if index % 1_000 == 999 { 100_000 } else { 4 + (index.wrapping_mul(2_654_435_761) >> 8) % 3_000 };
+    let mut bytes = vec![index as u8; length as usize];
+    bytes[..4].copy_from_slice(&index.to_be_bytes());
+    bytes
+}
+
+async fn expect(session: &Session, count: u32) -> Result<(), String> {
+    for index in 0..count {
+        loop {
+            match session.recv().await {
+                None => return Err(format!("the session ended at {index}")),
+                Some(Event::Message(message)) if message.as_bytes() == &numbered(index) => break,
+                Some(Event::Message(message)) => {
+                    return Err(format!("message {index} was {} bytes of something else", message.len()));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn states(session: &Session, hz: u32, seconds: u32) -> Result<(), String> {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / hz.clamp(1, 1_000));
+    let end = Instant::now() + Duration::from_secs(u64::from(seconds));
+    let mut sequence = 0u32;
+    while Instant::now() < end {
+        ticks.tick().await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
+        let mut state = vec![0; 1_000];
+        state[..4].copy_from_slice(&sequence.to_be_bytes());
+        state[4..12].copy_from_slice(&(now.as_secs_f64() * 1_000.0).to_be_bytes());
+        sequence += 1;
+        session.send_datagram(state, 0).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
