@@ -25,8 +25,11 @@ impl Decoder {
         Self::default()
     }
 
-    /// Adds the next bytes of the input.
+    /// Adds the next bytes of the input. After an error they are dropped.
     pub fn push(&mut self, piece: Bytes) {
+        if self.failed.is_some() {
+            return;
+        }
         if self.partial.is_empty() && self.piece.is_empty() {
             self.piece = piece;
         } else {
@@ -123,6 +126,18 @@ mod tests {
         assert_eq!(decoder.next_frame(), Err(FrameError::TooLarge(65_537)));
         decoder.push(Bytes::from_static(&[6, 1, 1]));
         assert_eq!(decoder.next_frame(), Err(FrameError::TooLarge(65_537)), "an error is final");
+    }
+
+    #[test]
+    fn what_comes_after_an_error_is_not_kept() {
+        // push() did not look at the error: an owner that goes on reading its socket filled the memory.
+        let mut decoder = Decoder::new();
+        decoder.push(Bytes::from_static(&[0x08, 0x00]));
+        assert_eq!(decoder.next_frame(), Err(FrameError::Unknown(8)));
+        decoder.push(Bytes::from_static(&[0x06, 0x01]));
+        decoder.push(Bytes::from_static(&[0x01]));
+        assert!(decoder.is_empty());
+        assert_eq!(decoder.next_frame(), Err(FrameError::Unknown(8)));
     }
 
     #[test]
