@@ -208,7 +208,7 @@ impl Receiver {
 
     /// Whether an ACK should go now: a quarter of the window was received or freed since the last.
     pub(crate) fn is_urgent(&self) -> bool {
-        let quarter = self.window / 4;
+        let quarter = (self.window / 4).max(1); // nothing new is never urgent
         self.received - self.said_received >= quarter || self.limit() - self.said_limit >= quarter
     }
 
@@ -318,5 +318,16 @@ mod tests {
         receiver.taken(4);
         assert!(receiver.is_urgent(), "half a window was freed");
         assert_eq!(receiver.say(), (4, 12));
+    }
+
+    #[test]
+    fn a_tiny_window_does_not_ask_for_acks_without_end() {
+        // A quarter of a window below four bytes is zero, and nothing new is as much as that.
+        let mut receiver = Receiver::new(3, 3);
+        assert!(!receiver.is_urgent());
+        receiver.accept(0, Bytes::from_static(b"a")).expect("in order");
+        assert!(receiver.is_urgent());
+        receiver.say();
+        assert!(!receiver.is_urgent());
     }
 }
