@@ -441,7 +441,8 @@ impl Machine {
             self.stats.datagrams_dropped += 1;
         }
         self.arrival += 1;
-        self.datagrams.push_back((self.arrival, payload));
+        // Copied: a slice would keep the whole packet in memory while it waits.
+        self.datagrams.push_back((self.arrival, Bytes::copy_from_slice(&payload)));
     }
 
     // ---- time ----

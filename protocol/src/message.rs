@@ -160,15 +160,17 @@ impl Assembler {
                 }
                 State::Body { kind, header, length, body } => {
                     let missing = *length - body.len();
-                    let whole = if data.len() < missing {
+                    if data.len() < missing {
+                        // At least twice what there is, so that all the copying is linear, and never beyond the end.
+                        body.reserve((body.len() + 2 * data.len()).min(missing));
                         body.extend_from_slice(&std::mem::take(data));
                         return Ok(None);
-                    } else if body.is_empty() {
-                        data.split_to(missing)
-                    } else {
-                        body.extend_from_slice(&data.split_to(missing));
-                        std::mem::take(body).freeze()
-                    };
+                    }
+                    // Copied, also when it lies in one piece: a slice would keep the whole packet in memory for as
+                    // long as the message lives, and the credit would bound nothing.
+                    body.reserve(missing);
+                    body.extend_from_slice(&data.split_to(missing));
+                    let whole = std::mem::take(body).freeze();
                     let cost = (*header + *length) as u64;
                     let message = match *kind {
                         KIND_BINARY => Message::Binary(whole),
@@ -195,5 +197,37 @@ fn header(bytes: &[u8]) -> Result<Option<(u64, u64)>, Close> {
         Decoded::Value(length, _) => Ok(Some((kind, length))),
         Decoded::Incomplete => Ok(None),
         Decoded::TooLarge => Err(too_large()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_does_not_keep_its_packet_in_memory() {
+        // The body was a slice: one byte of credit cost the receiver a packet of any size.
+        let mut bytes = vec![0, 1, 7];
+        bytes.resize(65_536, 0);
+        let packet = Bytes::from(bytes);
+        let assembled = Assembler::new(10).next(&mut packet.slice(..3)).expect("is well-formed").expect("is whole");
+        assert_eq!(assembled.message.as_bytes()[..], [7]);
+        assert!(packet.is_unique(), "the message holds the packet");
+    }
+
+    #[test]
+    fn a_long_message_takes_no_more_memory_than_its_length() {
+        let mut assembler = Assembler::new(1 << 20);
+        let mut head = BytesMut::new();
+        varint::encode(KIND_BINARY, &mut head);
+        varint::encode(1_000_000, &mut head);
+        assert!(assembler.next(&mut head.freeze()).expect("is well-formed").is_none());
+        for _ in 0..999 {
+            assert!(assembler.next(&mut Bytes::from(vec![1; 1_000])).expect("is well-formed").is_none());
+            let State::Body { body, .. } = &assembler.state else { panic!("is in the body") };
+            assert!(body.capacity() <= 1_000_000 && body.capacity() <= 4 * body.len());
+        }
+        let assembled = assembler.next(&mut Bytes::from(vec![1; 1_000])).expect("is well-formed").expect("is whole");
+        assert_eq!(assembled.message.len(), 1_000_000);
     }
 }

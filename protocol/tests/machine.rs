@@ -1,0 +1,25 @@
+//! What a scenario cannot show of the machine: memory, and what its owner must be able to count on.
+
+use bytes::Bytes;
+use throughline_protocol::{Config, Event, Frame, Machine, ResumeKey, SessionId};
+
+fn server(config: Config) -> Machine {
+    let mut machine = Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16]));
+    machine.link_opened(0, None, None);
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    machine.handle_frame(0, Frame::Ping { id: 1 });
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    assert_eq!(machine.poll_event(), Some(Event::Opened));
+    machine
+}
+
+#[test]
+fn a_waiting_datagram_does_not_keep_its_packet_in_memory() {
+    // The payload was queued as a slice: 256 of them could hold 256 packets of a quarter of a megabyte.
+    let mut machine = server(Config::default());
+    let packet = Bytes::from(vec![7; 65_536]);
+    machine.handle_frame(0, Frame::Datagram(packet.slice(..3)));
+    machine.handle_datagram(0, packet.slice(..3));
+    assert!(packet.is_unique());
+    assert_eq!(machine.poll_event(), Some(Event::Datagram(Bytes::from_static(&[7, 7, 7]))));
+}
