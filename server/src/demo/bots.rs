@@ -75,7 +75,7 @@ impl Mind {
             return;
         }
         self.course += rng.between(-0.5, 0.5);
-        let wall = |at: f32| at < WALL_MARGIN || at > WORLD_SIZE - WALL_MARGIN;
+        let wall = |at: f32| !(WALL_MARGIN..=WORLD_SIZE - WALL_MARGIN).contains(&at);
         if wall(own.x) || wall(own.y) {
             let to_centre = (WORLD_SIZE / 2.0 - own.y).atan2(WORLD_SIZE / 2.0 - own.x);
             self.course = to_centre + rng.between(-0.8, 0.8);

@@ -1,0 +1,41 @@
+// The reliable messages of the game; server/src/demo/messages.rs is the description.
+
+export interface ChatLine {
+  id: number;
+  name: string;
+  text: string;
+}
+
+export interface Leader {
+  id: number;
+  name: string;
+  score: number;
+  bot: boolean;
+}
+
+export type Notice =
+  | {
+      type: 'welcome';
+      id: number;
+      name: string;
+      worldSize: number;
+      players: Array<[number, string]>;
+      playerCount: number;
+      bots: number;
+      chat: ChatLine[];
+    }
+  | { type: 'player'; id: number; name: string }
+  | { type: 'left'; id: number }
+  | ({ type: 'chat' } & ChatLine)
+  | { type: 'leaderboard'; top: Leader[]; players: number; bots: number }
+  | { type: 'error'; code: string; message: string };
+
+/** Null when it is none that this page knows: it may come from a newer server. */
+export function parseNotice(text: string): Notice | null {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null && 'type' in value ? (value as Notice) : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,187 @@
+import { create, element, setText } from './dom.js';
+import type { ChatLine, Leader, Notice } from './messages.js';
+import { shipColor } from './sprites.js';
+
+const LINES_MAX = 60;
+const NAME_KEY = 'throughline-demo-name';
+
+export interface SocialActions {
+  rename(name: string): void;
+  say(text: string): void;
+}
+
+/** Names, leaderboard and chat. Whatever a player wrote is shown as text, never as markup. */
+export class Social {
+  ownId = -1;
+  players = 0;
+  bots = 0;
+  #names = new Map<number, string>();
+  #leaders: Leader[] = [];
+  #unread = 0;
+  #lines = element('lines');
+  #toggle = element('chat-toggle');
+
+  constructor(actions: SocialActions, name: string) {
+    const nameInput = element<HTMLInputElement>('name');
+    nameInput.value = name;
+    element('name-form').addEventListener('submit', (event) => {
+      event.preventDefault();
+      const wanted = nameInput.value.trim();
+      nameInput.blur();
+      if (!wanted) return;
+      rememberName(wanted);
+      actions.rename(wanted);
+    });
+    const lineInput = element<HTMLInputElement>('line');
+    element('chat-form').addEventListener('submit', (event) => {
+      event.preventDefault();
+      const text = lineInput.value.trim();
+      lineInput.value = '';
+      lineInput.blur();
+      if (text) actions.say(text);
+    });
+    for (const input of [nameInput, lineInput]) {
+      input.addEventListener('keydown', (event) => {
+        if (event.key === 'Escape') input.blur();
+      });
+    }
+    window.addEventListener('keydown', (event) => {
+      if (event.key !== 'Enter' || event.target instanceof HTMLInputElement) return;
+      if (event.target instanceof HTMLButtonElement || !this.#isOpen()) return;
+      event.preventDefault();
+      lineInput.focus();
+    });
+    this.#toggle.addEventListener('click', () => {
+      this.#unread = 0;
+      this.#showUnread();
+      this.#lines.scrollTop = this.#lines.scrollHeight;
+    });
+  }
+
+  /** For a tag beside a ship: people, and the bots that lead. */
+  nameOf(id: number): string | null {
+    return this.#names.get(id) ?? this.#leaders.find((leader) => leader.id === id)?.name ?? null;
+  }
+
+  take(notice: Notice): void {
+    switch (notice.type) {
+      case 'welcome':
+        this.ownId = notice.id;
+        this.players = notice.playerCount;
+        this.bots = notice.bots;
+        this.#names = new Map(notice.players);
+        this.#names.set(notice.id, notice.name);
+        this.#lines.replaceChildren();
+        for (const line of notice.chat) this.#addLine(line);
+        this.note(
+          notice.playerCount > 1
+            ? `${notice.playerCount} people are here.`
+            : 'You are the only person here. Open a second tab!',
+        );
+        break;
+      case 'player': {
+        const before = this.#names.get(notice.id);
+        this.#names.set(notice.id, notice.name);
+        if (notice.id !== this.ownId && before?.startsWith('Guest ') !== false) {
+          if (!notice.name.startsWith('Guest ')) this.note(`${notice.name} is here.`);
+        } else if (before && before !== notice.name && notice.id !== this.ownId) {
+          this.note(`${before} is now ${notice.name}.`);
+        }
+        break;
+      }
+      case 'left': {
+        const name = this.#names.get(notice.id);
+        if (name) this.note(`${name} left.`);
+        this.#names.delete(notice.id);
+        break;
+      }
+      case 'chat':
+        this.#addLine(notice);
+        if (!this.#isOpen()) this.#unread++;
+        this.#showUnread();
+        break;
+      case 'leaderboard':
+        this.#leaders = notice.top;
+        this.players = notice.players;
+        this.bots = notice.bots;
+        break;
+      case 'error':
+        this.note(notice.message);
+        break;
+    }
+  }
+
+  note(text: string): void {
+    this.#append(create('li', 'note', text));
+  }
+
+  /** Draws the leaderboard, with the own place below when it is not among the first. */
+  showLeaders(score: number, rank: number): void {
+    setText(element('population'), `${this.players} + ${this.bots} bots`);
+    const rows = this.#leaders.map((leader, index) => this.#row(leader, index + 1));
+    if (this.ownId >= 0 && rank > 0 && !this.#leaders.some((leader) => leader.id === this.ownId)) {
+      const own = { id: this.ownId, name: this.nameOf(this.ownId) ?? 'You', score, bot: false };
+      const row = this.#row(own, rank);
+      row.classList.add('apart');
+      rows.push(row);
+    }
+    element('leaders').replaceChildren(...rows);
+  }
+
+  #row(leader: Leader, place: number): HTMLElement {
+    const row = create('li', leader.bot ? 'bot' : '');
+    row.classList.toggle('self', leader.id === this.ownId);
+    row.append(
+      create('span', 'place', String(place)),
+      create('span', 'name', leader.name),
+      create('span', 'score', String(leader.score)),
+    );
+    return row;
+  }
+
+  #addLine(line: ChatLine): void {
+    const row = create('li');
+    const name = create('b', '', line.name);
+    name.style.color = shipColor(line.id, line.id === this.ownId, true);
+    row.append(name, line.text);
+    this.#append(row);
+  }
+
+  #append(row: HTMLElement): void {
+    const { scrollTop, scrollHeight, clientHeight } = this.#lines;
+    const isAtEnd = scrollHeight - scrollTop - clientHeight < 24;
+    this.#lines.append(row);
+    while (this.#lines.childElementCount > LINES_MAX) this.#lines.firstElementChild?.remove();
+    if (isAtEnd) this.#lines.scrollTop = this.#lines.scrollHeight;
+  }
+
+  #isOpen(): boolean {
+    return this.#toggle.getAttribute('aria-expanded') === 'true';
+  }
+
+  #showUnread(): void {
+    const badge = element('unread');
+    badge.hidden = this.#unread === 0;
+    setText(badge, String(this.#unread));
+  }
+}
+
+/** From the address, from the last visit, or one of our own. */
+export function initialName(fromAddress: string | null): string {
+  if (fromAddress?.trim()) return fromAddress.trim().slice(0, 18);
+  try {
+    const remembered = localStorage.getItem(NAME_KEY);
+    if (remembered) return remembered;
+  } catch {
+    // Forbidden in some privacy modes; the page works without.
+  }
+  return `Pilot ${Math.floor(Math.random() * 900 + 100)}`;
+}
+
+function rememberName(name: string): void {
+  try {
+    localStorage.setItem(NAME_KEY, name);
+  } catch {
+    // As above.
+  }
+}
