@@ -113,7 +113,7 @@ enum State {
     /// In the header: two varints, 16 bytes at most.
     Header { bytes: [u8; 16], len: usize },
     /// In the body.
-    Body { kind: u64, header: usize, length: usize, body: BytesMut },
+    Body { kind: u64, header: usize, length: usize, body: Vec<u8> },
 }
 
 impl State {
@@ -156,21 +156,23 @@ impl Assembler {
                         ));
                     }
                     // The buffer grows with what arrives, not with what a header claims.
-                    self.state = State::Body { kind, header: *len, length: length as usize, body: BytesMut::new() };
+                    self.state = State::Body { kind, header: *len, length: length as usize, body: Vec::new() };
                 }
                 State::Body { kind, header, length, body } => {
                     let missing = *length - body.len();
                     if data.len() < missing {
-                        // At least twice what there is, so that all the copying is linear, and never beyond the end.
-                        body.reserve((body.len() + 2 * data.len()).min(missing));
+                        if body.capacity() - body.len() < data.len() {
+                            // Doubles, so that all the copying is linear, and never goes beyond the end.
+                            body.reserve_exact(body.len().max(data.len()).min(missing));
+                        }
                         body.extend_from_slice(&std::mem::take(data));
                         return Ok(None);
                     }
                     // Copied, also when it lies in one piece: a slice would keep the whole packet in memory for as
                     // long as the message lives, and the credit would bound nothing.
-                    body.reserve(missing);
+                    body.reserve_exact(missing);
                     body.extend_from_slice(&data.split_to(missing));
-                    let whole = std::mem::take(body).freeze();
+                    let whole = Bytes::from(std::mem::take(body));
                     let cost = (*header + *length) as u64;
                     let message = match *kind {
                         KIND_BINARY => Message::Binary(whole),
@@ -225,7 +227,7 @@ mod tests {
         for _ in 0..999 {
             assert!(assembler.next(&mut Bytes::from(vec![1; 1_000])).expect("is well-formed").is_none());
             let State::Body { body, .. } = &assembler.state else { panic!("is in the body") };
-            assert!(body.capacity() <= 1_000_000 && body.capacity() <= 4 * body.len());
+            assert!(body.capacity() <= 1_000_000 && body.capacity() <= 2 * body.len());
         }
         let assembled = assembler.next(&mut Bytes::from(vec![1; 1_000])).expect("is well-formed").expect("is whole");
         assert_eq!(assembled.message.len(), 1_000_000);
