@@ -745,6 +745,11 @@ impl Machine {
         self.resumed
     }
 
+    /// Whether the peer should be told at once of what was received or freed: a quarter of the window has gathered.
+    pub fn owes_ack(&self) -> bool {
+        self.is_open() && self.receiver.is_urgent()
+    }
+
     /// What has been received of the message stream, in bytes.
     pub fn received(&self) -> u64 {
         self.receiver.received()

@@ -284,8 +284,11 @@ impl Shared {
 
     /// Takes an event out. The credit that it frees may be worth an ACK.
     fn next_event(&self) -> Option<MachineEvent> {
-        let event = self.lock().poll_event();
-        if matches!(event, Some(MachineEvent::Message(_))) {
+        let mut machine = self.lock();
+        let event = machine.poll_event();
+        let owes_ack = machine.owes_ack();
+        drop(machine);
+        if owes_ack {
             self.wake_driver();
         }
         event
