@@ -134,14 +134,17 @@ fn closed_by_peer(frame: Option<CloseFrame>) -> LinkEnd {
 fn read_error(error: &axum::Error) -> LinkEnd {
     use std::error::Error as _;
     use tokio_tungstenite::tungstenite::Error;
+    use tokio_tungstenite::tungstenite::error::ProtocolError;
     match error.source().and_then(|source| source.downcast_ref::<Error>()) {
         Some(Error::Capacity(_)) => LinkEnd::Violation(Close::protocol(
             Code::FrameTooLarge,
             format!("a packet of more than {MAX_PACKET} bytes"),
         )),
-        Some(Error::Utf8(_) | Error::Protocol(_)) => {
-            // tungstenite does not write after a protocol error of its own: the connection is of no use any more.
-            LinkEnd::Lost(error.to_string())
+        Some(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+            LinkEnd::Lost("the connection ended without a close frame".into())
+        }
+        Some(Error::Protocol(_) | Error::Utf8(_)) => {
+            LinkEnd::Violation(Close::protocol(Code::ProtocolViolation, error.to_string()))
         }
         _ => LinkEnd::Lost(error.to_string()),
     }
