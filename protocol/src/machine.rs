@@ -411,7 +411,8 @@ impl Machine {
         self.link = welcome.link;
         self.config.heartbeat_ms = welcome.heartbeat_ms;
         self.config.idle_timeout_ms = welcome.idle_ms;
-        self.config.max_message_bytes = welcome.max_message as usize;
+        self.config.max_message_bytes = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
+        self.assembler.set_max_message(self.config.max_message_bytes);
         self.clock_offset = welcome.time_us as i64 - now as i64;
         self.phase = Phase::Open;
         self.opened = true;

@@ -132,6 +132,11 @@ impl Assembler {
         Self { max_message, state: State::START }
     }
 
+    /// What counts from the next header on.
+    pub(crate) fn set_max_message(&mut self, max_message: usize) {
+        self.max_message = max_message;
+    }
+
     /// Takes from `data` what belongs to the next message, and returns it when it is whole.
     pub(crate) fn next(&mut self, data: &mut Bytes) -> Result<Option<Assembled>, Close> {
         loop {
