@@ -296,14 +296,21 @@ impl Machine {
         match &self.phase {
             Phase::Detached | Phase::Closed(_) => return,
             Phase::Closing { .. } => return self.handle_while_closing(frame),
-            Phase::Opening { .. } if self.role == Role::Server => self.confirm(now),
-            Phase::Opening { .. } if !matches!(frame, Frame::Welcome(_) | Frame::Close(_)) => {
+            Phase::Opening { .. }
+                if self.role == Role::Client && !matches!(frame, Frame::Welcome(_) | Frame::Close(_)) =>
+            {
                 return self.fail(now, Close::protocol(Code::ProtocolViolation, "a frame before WELCOME"));
             }
             Phase::Opening { .. } | Phase::Open => {}
         }
         if let Err(close) = self.dispatch(now, frame) {
-            self.fail(now, close);
+            return self.fail(now, close);
+        }
+        if self.role == Role::Server && matches!(self.phase, Phase::Opening { .. }) {
+            // The client's first frame. CLOSE and what is against the rules do not get here: they open nothing.
+            self.phase = Phase::Open;
+            self.opened = true;
+            self.start_heartbeat(now);
         }
     }
 
