@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::close::{Close, Code};
 use crate::datagram::{Datagram, Slots, TooLarge};
@@ -523,8 +523,13 @@ impl Machine {
                     self.write_stream(max, &mut packet);
                 }
                 if !flush || self.sender.all_sent() {
-                    Frame::Close(close.clone()).encode(packet.small());
-                    self.phase = Phase::Closed(close);
+                    let mut frame = BytesMut::new();
+                    Frame::Close(close.clone()).encode(&mut frame);
+                    // A reason may be long, and the packet full: then CLOSE is the next one.
+                    if packet.len() == 0 || packet.len() + frame.len() <= max {
+                        packet.payload(&frame.freeze());
+                        self.phase = Phase::Closed(close);
+                    }
                 }
             }
         }
