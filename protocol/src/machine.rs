@@ -273,7 +273,7 @@ impl Machine {
         }
     }
 
-    /// The link ended without CLOSE, and the session with it.
+    /// The link ended without CLOSE, and the session with it: `LINK_LOST`, unless it was closing already.
     pub fn link_lost(&mut self, reason: &str) {
         self.end(Close::protocol(Code::LinkLost, reason));
     }
@@ -369,11 +369,7 @@ impl Machine {
         match frame {
             // The stream bytes before our CLOSE may be waiting for this credit.
             Frame::Ack { stream: MESSAGE_STREAM, received, limit } => drop(self.sender.acknowledge(received, limit)),
-            Frame::Close(_) => {
-                if let Phase::Closing { close, .. } = &self.phase {
-                    self.phase = Phase::Closed(close.clone());
-                }
-            }
+            Frame::Close(close) => self.end(close),
             _ => {}
         }
     }
@@ -790,10 +786,13 @@ impl Machine {
         }
     }
 
+    /// The session is over. One that was ending already ends as it was going to: whoever closed it must not be told
+    /// of a lost link, and open a new session.
     fn end(&mut self, close: Close) {
-        if !matches!(self.phase, Phase::Closed(_)) {
-            self.outgoing.clear();
-            self.phase = Phase::Closed(close);
-        }
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Detached) {
+            Phase::Closing { close: own, .. } | Phase::Closed(own) => Phase::Closed(own),
+            Phase::Detached | Phase::Opening { .. } | Phase::Open => Phase::Closed(close),
+        };
+        self.outgoing.clear();
     }
 }
