@@ -55,21 +55,14 @@ pub enum MintError {
 impl Certificate {
     /// Makes a self-signed P-256 certificate for `localhost`, `127.0.0.1`, `::1` and `names`, valid for
     /// `validity` from an hour before `now`.
-    pub(crate) fn mint(
-        names: &[String],
-        now: SystemTime,
-        validity: Duration,
-    ) -> Result<Self, MintError> {
+    pub(crate) fn mint(names: &[String], now: SystemTime, validity: Duration) -> Result<Self, MintError> {
         let crypto = |error: rcgen::Error| MintError::Crypto(error.to_string());
         let mut params = CertificateParams::default();
         for name in all_names(names) {
-            let one =
-                CertificateParams::new([name.clone()]).map_err(|_| MintError::Name { name })?;
+            let one = CertificateParams::new([name.clone()]).map_err(|_| MintError::Name { name })?;
             params.subject_alt_names.extend(one.subject_alt_names);
         }
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "Throughline development");
+        params.distinguished_name.push(DnType::CommonName, "Throughline development");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         // rcgen's own dates run from 1975 to 4096, which no browser takes.
@@ -96,9 +89,8 @@ impl Certificate {
             return Err("it is valid for longer than the 14 days that browsers allow".to_owned());
         }
         let hash = Sha256::digest(&certificate).into();
-        let certified =
-            CertifiedKey::from_der(vec![certificate], key, &aws_lc_rs::default_provider())
-                .map_err(|error| format!("its key does not fit its certificate ({error})"))?;
+        let certified = CertifiedKey::from_der(vec![certificate], key, &aws_lc_rs::default_provider())
+            .map_err(|error| format!("its key does not fit its certificate ({error})"))?;
         Ok(Self {
             certified: Arc::new(certified),
             pem: pem.into(),
@@ -146,9 +138,7 @@ impl Certificate {
 
     /// Whether it carries the usual names and all of `names`.
     pub(crate) fn covers(&self, names: &[String]) -> bool {
-        all_names(names)
-            .iter()
-            .all(|name| self.names.contains(name))
+        all_names(names).iter().all(|name| self.names.contains(name))
     }
 }
 
@@ -181,21 +171,10 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
-        let (_, parsed) = X509Certificate::from_der(der)
-            .map_err(|error| format!("it cannot be parsed ({error})"))?;
-        let curve = parsed
-            .public_key()
-            .algorithm
-            .parameters
-            .as_ref()
-            .and_then(|any| any.as_oid().ok());
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|error| format!("it cannot be parsed ({error})"))?;
+        let curve = parsed.public_key().algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
         let names = match parsed.subject_alternative_name() {
-            Ok(Some(extension)) => extension
-                .value
-                .general_names
-                .iter()
-                .filter_map(name_text)
-                .collect(),
+            Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name_text).collect(),
             _ => Vec::new(),
         };
         Ok(Self {
@@ -207,19 +186,14 @@ impl Facts {
     }
 
     fn validity(&self) -> Duration {
-        self.not_after
-            .duration_since(self.not_before)
-            .unwrap_or_default()
+        self.not_after.duration_since(self.not_before).unwrap_or_default()
     }
 }
 
 /// The usual names and `names`, each once, IP addresses in their canonical form.
 fn all_names(names: &[String]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
-    for name in OWN_NAMES
-        .into_iter()
-        .chain(names.iter().map(String::as_str))
-    {
+    for name in OWN_NAMES.into_iter().chain(names.iter().map(String::as_str)) {
         let name = match name.parse::<IpAddr>() {
             Ok(address) => address.to_string(),
             Err(_) => name.to_ascii_lowercase(),
@@ -235,12 +209,8 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
     match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         GeneralName::IPAddress(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(*bytes)
-                .ok()
-                .map(|octets| Ipv4Addr::from(octets).to_string()),
-            16 => <[u8; 16]>::try_from(*bytes)
-                .ok()
-                .map(|octets| Ipv6Addr::from(octets).to_string()),
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|octets| Ipv4Addr::from(octets).to_string()),
+            16 => <[u8; 16]>::try_from(*bytes).ok().map(|octets| Ipv6Addr::from(octets).to_string()),
             _ => None,
         },
         _ => None,
@@ -250,11 +220,7 @@ fn name_text(name: &GeneralName<'_>) -> Option<String> {
 /// A Unix time in seconds, which may lie before 1970.
 fn at(unix_seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(unix_seconds.unsigned_abs());
-    if unix_seconds < 0 {
-        SystemTime::UNIX_EPOCH - distance
-    } else {
-        SystemTime::UNIX_EPOCH + distance
-    }
+    if unix_seconds < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
 }
 
 #[cfg(test)]
@@ -269,14 +235,10 @@ mod tests {
 
     #[test]
     fn what_is_made_meets_the_browsers_conditions() {
-        let made =
-            Certificate::mint(&["Demo.Test".into(), "192.0.2.7".into()], now(), 13 * DAY).unwrap();
+        let made = Certificate::mint(&["Demo.Test".into(), "192.0.2.7".into()], now(), 13 * DAY).unwrap();
         assert_eq!(made.not_before(), now() - BACKDATED);
         assert_eq!(made.not_after(), now() - BACKDATED + 13 * DAY);
-        assert_eq!(
-            made.names(),
-            ["localhost", "127.0.0.1", "::1", "demo.test", "192.0.2.7"]
-        );
+        assert_eq!(made.names(), ["localhost", "127.0.0.1", "::1", "demo.test", "192.0.2.7"]);
         assert!(made.covers(&["demo.test".into(), "0:0:0:0:0:0:0:1".into()]));
         assert!(!made.covers(&["other.test".into()]));
         let again = Certificate::from_pem(made.pem()).unwrap();

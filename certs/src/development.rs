@@ -51,10 +51,7 @@ pub enum Rotation {
 impl DevCertificates {
     /// Opens the folder, which is made if it is missing, and sees that it holds a certificate for `localhost`, `127.0.0.1`,
     /// `::1` and `names` that lasts for at least two more days. Reads and writes files: not for an async task.
-    pub fn open(
-        folder: impl Into<PathBuf>,
-        names: impl Into<Vec<String>>,
-    ) -> Result<Self, DevError> {
+    pub fn open(folder: impl Into<PathBuf>, names: impl Into<Vec<String>>) -> Result<Self, DevError> {
         Self::open_at(folder, names, SystemTime::now())
     }
 
@@ -68,13 +65,7 @@ impl DevCertificates {
         let names = names.into();
         let lock = folder.lock()?;
         let generations = bring_up_to_date(&folder, &lock, &names, now)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                folder,
-                names,
-                generations: RwLock::new(generations),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { folder, names, generations: RwLock::new(generations) }) })
     }
 
     /// Serves the certificate that is current at the moment of each handshake, whatever name is asked for.
@@ -87,10 +78,7 @@ impl DevCertificates {
     #[must_use]
     pub fn hashes(&self) -> Vec<[u8; 32]> {
         let generations = self.shared.generations.read();
-        std::iter::once(&generations.current)
-            .chain(&generations.next)
-            .map(Certificate::hash)
-            .collect()
+        std::iter::once(&generations.current).chain(&generations.next).map(Certificate::hash).collect()
     }
 
     /// The certificate in use.
@@ -143,12 +131,7 @@ impl DevCertificates {
             Err(DevError::Mint(error)) => return Err(error),
             Err(DevError::Folder(error)) => {
                 tracing::warn!(%error, "the certificate is renewed in memory only, and a restart will make another one");
-                Generations::at(
-                    now,
-                    Some(before.current.clone()),
-                    before.next.clone(),
-                    &self.shared.names,
-                )?
+                Generations::at(now, Some(before.current.clone()), before.next.clone(), &self.shared.names)?
             }
         };
         if after == before {
@@ -304,10 +287,7 @@ mod tests {
                     })
                 })
                 .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap())
-                .collect()
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(hashes.iter().all(|one| *one == hashes[0]));
     }
@@ -325,10 +305,7 @@ mod tests {
         let file = folder.path().join("current.pem");
         fs::write(&file, "my notes").unwrap();
         open(folder.path(), start());
-        assert_eq!(
-            fs::read_to_string(folder.path().join("current.pem.unusable")).unwrap(),
-            "my notes"
-        );
+        assert_eq!(fs::read_to_string(folder.path().join("current.pem.unusable")).unwrap(), "my notes");
         assert!(Certificate::from_pem(&fs::read_to_string(file).unwrap()).is_ok());
     }
 
@@ -337,13 +314,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("current.pem");
         fs::create_dir(&file).unwrap();
-        let error = DevCertificates::open_at(folder.path(), [], start())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains(file.to_str().unwrap()) && error.contains("delete it"),
-            "{error}"
-        );
+        let error = DevCertificates::open_at(folder.path(), [], start()).unwrap_err().to_string();
+        assert!(error.contains(file.to_str().unwrap()) && error.contains("delete it"), "{error}");
         assert!(!error.contains('\n'));
     }
 
@@ -352,9 +324,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = DevCertificates::open_at(&file, [], start())
-            .unwrap_err()
-            .to_string();
+        let error = DevCertificates::open_at(&file, [], start()).unwrap_err().to_string();
         assert!(error.contains(file.to_str().unwrap()), "{error}");
     }
 
@@ -378,8 +348,7 @@ mod tests {
         let certs = open(folder.path(), start());
         let (old, began) = (certs.current(), tokio::time::Instant::now());
         // Each of the task's ten minutes is a day on this clock.
-        let clock =
-            || start() + (began.elapsed().as_secs() / CHECK_INTERVAL.as_secs()) as u32 * DAY;
+        let clock = || start() + (began.elapsed().as_secs() / CHECK_INTERVAL.as_secs()) as u32 * DAY;
         let watch = async {
             while certs.current() == old {
                 tokio::time::sleep(CHECK_INTERVAL).await;

@@ -65,22 +65,13 @@ pub enum FileError {
 
 impl FileCertificates {
     /// Reads a chain (the server's own certificate first) and its key (PKCS #8, SEC 1 or PKCS #1). Both may be in one file.
-    pub fn open(
-        certificate: impl Into<PathBuf>,
-        key: impl Into<PathBuf>,
-    ) -> Result<Self, FileError> {
+    pub fn open(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, FileError> {
         let (certificate, key) = (certificate.into(), key.into());
         let contents = Contents::read(&certificate, &key)?;
         let in_use = contents.parse(&certificate, &key)?;
         let seen = contents.fingerprint();
-        let shared = Shared {
-            certificate,
-            key,
-            state: RwLock::new(State { in_use, seen }),
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { certificate, key, state: RwLock::new(State { in_use, seen }) };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Serves the pair that was read last.
@@ -118,10 +109,7 @@ impl FileCertificates {
             match tokio::task::spawn_blocking(move || this.reload()).await {
                 Ok(Ok(false)) => {}
                 Ok(Ok(true)) => {
-                    tracing::info!(
-                        expires = crate::rfc3339(self.not_after()),
-                        "the certificate was read anew"
-                    );
+                    tracing::info!(expires = crate::rfc3339(self.not_after()), "the certificate was read anew");
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the changed certificate is not taken up; the old one stays")
@@ -171,47 +159,25 @@ struct Contents {
 
 impl Contents {
     fn read(certificate: &Path, key: &Path) -> Result<Self, FileError> {
-        let read = |what, path: &Path| {
-            fs::read(path).map_err(|error| FileError::Read {
-                what,
-                path: path.to_owned(),
-                error,
-            })
-        };
-        Ok(Self {
-            certificate: read("certificate", certificate)?,
-            key: read("key", key)?,
-        })
+        let read =
+            |what, path: &Path| fs::read(path).map_err(|error| FileError::Read { what, path: path.to_owned(), error });
+        Ok(Self { certificate: read("certificate", certificate)?, key: read("key", key)? })
     }
 
     fn fingerprint(&self) -> [u8; 32] {
         let lengths = (self.certificate.len() as u64).to_be_bytes();
-        Sha256::new()
-            .chain_update(lengths)
-            .chain_update(&self.certificate)
-            .chain_update(&self.key)
-            .finalize()
-            .into()
+        Sha256::new().chain_update(lengths).chain_update(&self.certificate).chain_update(&self.key).finalize().into()
     }
 
     fn parse(&self, certificate: &Path, key: &Path) -> Result<Pair, FileError> {
-        let bad_certificate = |reason: String| FileError::Content {
-            what: "certificate",
-            path: certificate.to_owned(),
-            reason,
-        };
-        let bad_key = |reason: String| FileError::Content {
-            what: "key",
-            path: key.to_owned(),
-            reason,
-        };
+        let bad_certificate =
+            |reason: String| FileError::Content { what: "certificate", path: certificate.to_owned(), reason };
+        let bad_key = |reason: String| FileError::Content { what: "key", path: key.to_owned(), reason };
         let chain = CertificateDer::pem_slice_iter(&self.certificate)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| bad_certificate(format!("it is not PEM ({error})")))?;
         let Some(own) = chain.first() else {
-            return Err(bad_certificate(
-                "it holds no certificate in PEM form".to_owned(),
-            ));
+            return Err(bad_certificate("it holds no certificate in PEM form".to_owned()));
         };
         let facts = Facts::read(own).map_err(bad_certificate)?;
         if facts.not_after < SystemTime::now() {
@@ -229,18 +195,14 @@ impl Contents {
                 .to_owned(),
             )
         })?;
-        let certified = CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
-            .map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => FileError::Mismatch {
-                    certificate: certificate.to_owned(),
-                    key: key.to_owned(),
-                },
+        let certified =
+            CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider()).map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => {
+                    FileError::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() }
+                }
                 other => bad_key(other.to_string()),
             })?;
-        Ok(Pair {
-            certified: Arc::new(certified),
-            not_after: facts.not_after,
-        })
+        Ok(Pair { certified: Arc::new(certified), not_after: facts.not_after })
     }
 }
 
@@ -257,25 +219,16 @@ mod tests {
 
     fn pem() -> (String, String) {
         let made = Certificate::mint(&[], SystemTime::now(), VALIDITY).unwrap();
-        let (certificate, key) = made
-            .pem()
-            .split_at(made.pem().find("-----BEGIN PRIVATE").unwrap());
+        let (certificate, key) = made.pem().split_at(made.pem().find("-----BEGIN PRIVATE").unwrap());
         (certificate.to_owned(), key.to_owned())
     }
 
     fn files((certificate_pem, key_pem): (&str, &str)) -> Files {
         let folder = tempfile::tempdir().unwrap();
-        let (certificate, key) = (
-            folder.path().join("chain.pem"),
-            folder.path().join("key.pem"),
-        );
+        let (certificate, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
         fs::write(&certificate, certificate_pem).unwrap();
         fs::write(&key, key_pem).unwrap();
-        Files {
-            _folder: folder,
-            certificate,
-            key,
-        }
+        Files { _folder: folder, certificate, key }
     }
 
     #[test]
@@ -284,45 +237,23 @@ mod tests {
         let (_, other_key) = pem();
         let broken = certificate.replace("MII", "AAA");
         for ((certificate, key), wanted) in [
+            ((&*certificate, "text"), "key.pem cannot be used: it holds no private key"),
             (
-                (&*certificate, "text"),
-                "key.pem cannot be used: it holds no private key",
-            ),
-            (
-                (
-                    &*certificate,
-                    "-----BEGIN ENCRYPTED PRIVATE KEY-----\n-----END ENCRYPTED PRIVATE KEY-----\n",
-                ),
+                (&*certificate, "-----BEGIN ENCRYPTED PRIVATE KEY-----\n-----END ENCRYPTED PRIVATE KEY-----\n"),
                 "encrypted",
             ),
-            (
-                ("text", &*key),
-                "chain.pem cannot be used: it holds no certificate",
-            ),
-            (
-                (&*broken, &*key),
-                "chain.pem cannot be used: it cannot be parsed",
-            ),
-            (
-                (&*certificate, &*other_key),
-                "does not belong to the certificate",
-            ),
+            (("text", &*key), "chain.pem cannot be used: it holds no certificate"),
+            ((&*broken, &*key), "chain.pem cannot be used: it cannot be parsed"),
+            ((&*certificate, &*other_key), "does not belong to the certificate"),
         ] {
             let files = files((certificate, key));
-            let error = FileCertificates::open(&files.certificate, &files.key)
-                .unwrap_err()
-                .to_string();
+            let error = FileCertificates::open(&files.certificate, &files.key).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
         let files = files((&certificate, &key));
-        let missing = FileCertificates::open(&files.certificate, "/nowhere/key.pem")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            missing.contains("key /nowhere/key.pem cannot be read"),
-            "{missing}"
-        );
+        let missing = FileCertificates::open(&files.certificate, "/nowhere/key.pem").unwrap_err().to_string();
+        assert!(missing.contains("key /nowhere/key.pem cannot be read"), "{missing}");
     }
 
     #[test]
@@ -344,10 +275,7 @@ mod tests {
         let (certificate, key) = pem();
         fs::write(&files.certificate, certificate).unwrap();
         assert!(matches!(certs.reload(), Err(FileError::Mismatch { .. })));
-        assert!(
-            !certs.reload().unwrap(),
-            "the same mistake is reported once"
-        );
+        assert!(!certs.reload().unwrap(), "the same mistake is reported once");
         assert_eq!(served(), old);
         fs::write(&files.key, key).unwrap();
         assert!(certs.reload().unwrap());

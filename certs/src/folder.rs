@@ -30,9 +30,7 @@ pub struct FolderError {
 
 /// There is no folder to keep certificates in by default.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "no folder for the development certificate: neither XDG_STATE_HOME nor HOME is set; name a folder"
-)]
+#[error("no folder for the development certificate: neither XDG_STATE_HOME nor HOME is set; name a folder")]
 pub struct NoDefaultFolder;
 
 /// Where development certificates are kept when no folder is named: `certs/dev` inside a checkout of
@@ -62,16 +60,9 @@ impl Folder {
     /// Waits until no other process reads or changes the folder; until the guard is dropped none will.
     /// Held for milliseconds, by whoever makes, renews or reads certificates.
     pub(crate) fn lock(&self) -> Result<FolderLock, FolderError> {
-        let failed = |action, error| FolderError {
-            path: self.path.clone(),
-            action,
-            error,
-        };
+        let failed = |action, error| FolderError { path: self.path.clone(), action, error };
         create_private_dir(&self.path).map_err(|error| failed("created", error))?;
-        let opened = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.path.join("lock"));
+        let opened = OpenOptions::new().create(true).append(true).open(self.path.join("lock"));
         match opened.and_then(|file| file.lock().map(|()| file)) {
             Ok(file) => Ok(FolderLock(Some(file))),
             // A read-only folder may hold a certificate that is still good, and some network file systems
@@ -83,10 +74,7 @@ impl Folder {
 
     /// Current and next as they are on disk. A file that is not what we wrote is put aside with a warning,
     /// and counts as missing: a development certificate is cheap, a start that fails is not.
-    pub(crate) fn load(
-        &self,
-        _lock: &FolderLock,
-    ) -> Result<(Option<Certificate>, Option<Certificate>), FolderError> {
+    pub(crate) fn load(&self, _lock: &FolderLock) -> Result<(Option<Certificate>, Option<Certificate>), FolderError> {
         Ok((read(&self.current_path())?, read(&self.next_path())?))
     }
 
@@ -112,16 +100,10 @@ impl Folder {
 
 /// The folder is ours until this is dropped.
 #[derive(Debug)]
-pub(crate) struct FolderLock(
-    #[expect(dead_code, reason = "held for its drop, which unlocks")] Option<File>,
-);
+pub(crate) struct FolderLock(#[expect(dead_code, reason = "held for its drop, which unlocks")] Option<File>);
 
 fn read(path: &Path) -> Result<Option<Certificate>, FolderError> {
-    let failed = |error| FolderError {
-        path: path.to_owned(),
-        action: "read",
-        error,
-    };
+    let failed = |error| FolderError { path: path.to_owned(), action: "read", error };
     let text = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
@@ -161,19 +143,11 @@ fn replace(path: &Path, text: &str) -> Result<(), FolderError> {
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|error| FolderError {
-        path: path.to_owned(),
-        action: "written",
-        error,
-    })
+    write().map_err(|error| FolderError { path: path.to_owned(), action: "written", error })
 }
 
 fn remove(path: &Path) -> Result<(), FolderError> {
-    remove_if_there(path).map_err(|error| FolderError {
-        path: path.to_owned(),
-        action: "removed",
-        error,
-    })
+    remove_if_there(path).map_err(|error| FolderError { path: path.to_owned(), action: "removed", error })
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -193,36 +167,22 @@ fn create_private_dir(path: &Path) -> io::Result<()> {
 
 fn is_harmless_without_lock(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    matches!(
-        error.kind(),
-        PermissionDenied | ReadOnlyFilesystem | Unsupported
-    )
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | Unsupported)
 }
 
 fn default_folder_from(
     working_folder: Option<&Path>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<PathBuf, NoDefaultFolder> {
-    if let Some(checkout) = working_folder
-        .into_iter()
-        .flat_map(Path::ancestors)
-        .find(|folder| is_checkout(folder))
-    {
+    if let Some(checkout) = working_folder.into_iter().flat_map(Path::ancestors).find(|folder| is_checkout(folder)) {
         return Ok(checkout.join("certs").join("dev"));
     }
     // An empty or relative XDG variable is to be ignored (XDG Base Directory Specification).
-    let absolute = |name| {
-        variable(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME")
         .or_else(|| absolute("LOCALAPPDATA"))
         .or_else(|| absolute("HOME").map(|home| home.join(".local").join("state")));
-    Ok(state
-        .ok_or(NoDefaultFolder)?
-        .join("throughline")
-        .join("certificates"))
+    Ok(state.ok_or(NoDefaultFolder)?.join("throughline").join("certificates"))
 }
 
 fn is_checkout(folder: &Path) -> bool {
@@ -246,16 +206,11 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         let with = |set: &'static [(&str, &str)]| {
             default_folder_from(Some(elsewhere.path()), move |name| {
-                set.iter()
-                    .find(|(key, _)| *key == name)
-                    .map(|(_, value)| value.into())
+                set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
             })
         };
         let text = |path: Result<PathBuf, _>| path.unwrap().display().to_string();
-        assert_eq!(
-            text(with(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")])),
-            "/s/throughline/certificates"
-        );
+        assert_eq!(text(with(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")])), "/s/throughline/certificates");
         assert_eq!(
             text(with(&[("HOME", "/home/a"), ("XDG_STATE_HOME", "")])),
             "/home/a/.local/state/throughline/certificates"

@@ -12,11 +12,10 @@ pub fn base64(hash: &[u8; 32]) -> String {
 /// A hash in lower-case hexadecimal, without separators.
 #[must_use]
 pub fn hex(hash: &[u8; 32]) -> String {
-    hash.iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-            text
-        })
+    hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
 }
 
 /// The property of `new WebTransport(url, { … })` that makes a browser accept these certificates.
@@ -54,10 +53,7 @@ mod tests {
         let mut hash = [0; 32];
         (hash[0], hash[31]) = (0xab, 0x01);
         assert_eq!(hex(&hash), format!("ab{}01", "00".repeat(30)));
-        assert_eq!(
-            base64(&hash),
-            "qwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE="
-        );
+        assert_eq!(base64(&hash), "qwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE=");
         assert_eq!(
             javascript(&[hash]),
             "serverCertificateHashes: [\n  { algorithm: 'sha-256', value: \
@@ -67,9 +63,6 @@ mod tests {
 
     #[test]
     fn a_moment_is_written_in_utc_to_the_second() {
-        assert_eq!(
-            rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500)),
-            "1970-01-01T00:00:01Z"
-        );
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500)), "1970-01-01T00:00:01Z");
     }
 }

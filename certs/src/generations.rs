@@ -34,19 +34,14 @@ impl Generations {
         names: &[String],
     ) -> Result<Self, MintError> {
         let usable = |certificate: &Certificate| {
-            certificate.not_before() <= now
-                && remaining(certificate, now) > SWITCH_BEFORE
-                && certificate.covers(names)
+            certificate.not_before() <= now && remaining(certificate, now) > SWITCH_BEFORE && certificate.covers(names)
         };
         let mut kept = [current, next].into_iter().flatten().filter(usable);
         let current = match kept.next() {
             Some(certificate) => certificate,
             None => Certificate::mint(names, now, VALIDITY)?,
         };
-        let next = match kept
-            .next()
-            .filter(|next| next.not_after() > current.not_after())
-        {
+        let next = match kept.next().filter(|next| next.not_after() > current.not_after()) {
             Some(next) => Some(next),
             None if now >= next_due(&current) => Some(Certificate::mint(names, now, VALIDITY)?),
             None => None,
@@ -64,10 +59,7 @@ impl Generations {
 }
 
 fn remaining(certificate: &Certificate, now: SystemTime) -> Duration {
-    certificate
-        .not_after()
-        .duration_since(now)
-        .unwrap_or_default()
+    certificate.not_after().duration_since(now).unwrap_or_default()
 }
 
 fn next_due(current: &Certificate) -> SystemTime {
@@ -134,22 +126,13 @@ mod tests {
         let first = Generations::at(start(), None, None, &[]).unwrap();
         let earlier = first.current.not_before() - SECOND;
         assert_ne!(step(&first, earlier).current, first.current);
-        assert_eq!(
-            step(&first, first.current.not_before()).current,
-            first.current
-        );
+        assert_eq!(step(&first, first.current.not_before()).current, first.current);
     }
 
     #[test]
     fn a_new_name_makes_a_new_certificate_and_fewer_names_do_not() {
         let plain = Generations::at(start(), None, None, &[]).unwrap();
-        let named = Generations::at(
-            start(),
-            Some(plain.current.clone()),
-            None,
-            &["demo.test".to_owned()],
-        )
-        .unwrap();
+        let named = Generations::at(start(), Some(plain.current.clone()), None, &["demo.test".to_owned()]).unwrap();
         assert_ne!(named.current, plain.current);
         assert_eq!(step(&named, start()), named);
     }
@@ -158,10 +141,7 @@ mod tests {
     fn a_next_that_is_the_current_one_counts_once() {
         // What a crash between the two writes of a switch leaves behind.
         let first = Generations::at(start(), None, None, &[]).unwrap();
-        let torn = Generations {
-            current: first.current.clone(),
-            next: Some(first.current.clone()),
-        };
+        let torn = Generations { current: first.current.clone(), next: Some(first.current.clone()) };
         assert_eq!(step(&torn, start()), first);
     }
 }
