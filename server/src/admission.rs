@@ -141,7 +141,7 @@ impl<C: Clock + Clone> Admission<C> {
     }
 
     /// Places taken now.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn sessions(&self) -> usize {
         self.shared.counts.taken.lock().all
     }

@@ -38,7 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-pub(crate) use socket::Socket;
+use socket::Socket;
 
 /// Connections that the kernel keeps until they are accepted. A whole fleet may come back in one second.
 const BACKLOG: i32 = 1_024;
@@ -103,7 +103,7 @@ pub(crate) struct Options {
 
 /// A socket could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on TCP {address}: {}", reason(error))]
+#[error("cannot listen on TCP {address}: {}", bind_reason(error))]
 pub struct ListenError {
     address: SocketAddr,
     #[source]
@@ -317,7 +317,8 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-fn reason(error: &io::Error) -> String {
+/// A failed `bind` in words, for TCP and UDP.
+pub(crate) fn bind_reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "the port is busy; stop what uses it, or choose another one".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),

@@ -11,13 +11,12 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-/// A connection as hyper has it, and as it comes back out of an upgrade
-/// (`hyper_util::server::conn::auto::upgrade::downcast::<TokioIo<Socket>>`). It counts against the
-/// listener's limit until it is dropped, upgraded or not.
+/// A connection as hyper has it. It counts against the listener's limit until it is dropped, upgraded or not.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: Stream,
-    slot: OwnedSemaphorePermit,
+    /// Gives its place back when it is dropped.
+    _slot: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -29,20 +28,11 @@ enum Stream {
 
 impl Socket {
     pub(super) fn plain(stream: TcpStream, slot: OwnedSemaphorePermit) -> Self {
-        Self { stream: Stream::Plain(stream), slot }
+        Self { stream: Stream::Plain(stream), _slot: slot }
     }
 
     pub(super) fn tls(stream: TlsStream<TcpStream>, slot: OwnedSemaphorePermit) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream)), slot }
-    }
-
-    /// The bare TCP stream of a connection without TLS, for the fast send path, with its place under the limit, to be kept
-    /// as long as the stream; otherwise the socket back.
-    pub(crate) fn into_plain(self) -> Result<(TcpStream, OwnedSemaphorePermit), Self> {
-        match self.stream {
-            Stream::Plain(stream) => Ok((stream, self.slot)),
-            stream @ Stream::Tls(_) => Err(Self { stream, slot: self.slot }),
-        }
+        Self { stream: Stream::Tls(Box::new(stream)), _slot: slot }
     }
 }
 

@@ -1,0 +1,269 @@
+//! What the commands do.
+
+use std::{
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use serde::Serialize;
+use throughline::{
+    Application, Config, Event, Server, Session, StartError,
+    demo::{self, Arena},
+};
+use throughline_certs::{Certificate, DevCertificates, base64, default_folder, hex, javascript, rfc3339};
+use tokio::runtime::Runtime;
+
+use crate::{
+    cli::{CertArguments, CertFormat, DemoArguments, Listen, ServeArguments},
+    logging, open_files,
+    signals::Signals,
+};
+
+/// Why a command ended: one line for standard error, and the exit code. 2 says that the arguments or the configuration are
+/// wrong, 1 that something is wrong with the machine (a busy port, an unreadable file).
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    pub(crate) code: ExitCode,
+}
+
+impl Failure {
+    pub(crate) fn usage(message: impl ToString) -> Self {
+        Self { message: message.to_string(), code: ExitCode::from(2) }
+    }
+
+    fn machine(message: impl ToString) -> Self {
+        Self { message: message.to_string(), code: ExitCode::FAILURE }
+    }
+}
+
+/// `throughline demo`
+pub(crate) fn demo(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
+    let mut config = Config::load(None).map_err(Failure::usage)?;
+    config.application = Application::Arena;
+    if let Some(Listen(address)) = arguments.tcp {
+        config.tcp.listen = address;
+    }
+    if let Some(Listen(address)) = arguments.quic {
+        config.quic.listen = address;
+    }
+    run(config, arguments.json)
+}
+
+/// `throughline serve`
+pub(crate) fn serve(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
+    run(Config::load(arguments.config.as_deref()).map_err(Failure::usage)?, arguments.json)
+}
+
+/// `throughline cert`
+pub(crate) fn cert(arguments: &CertArguments) -> Result<ExitCode, Failure> {
+    let folder = match &arguments.dir {
+        Some(folder) => folder.clone(),
+        None => default_folder().map_err(Failure::machine)?,
+    };
+    let certificates = DevCertificates::open(folder, []).map_err(Failure::machine)?;
+    let hashes = certificates.hashes();
+    let lines = |form: fn(&[u8; 32]) -> String| hashes.iter().map(form).collect::<Vec<_>>().join("\n");
+    say(&match arguments.format {
+        CertFormat::Text => cert_text(&certificates),
+        CertFormat::Json => json(&CertReport::new(&certificates)),
+        CertFormat::Base64 => lines(base64),
+        CertFormat::Hex => lines(hex),
+        CertFormat::Js => javascript(&hashes),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a server until a signal, then drains it. A second signal does not wait for that.
+fn run(config: Config, as_json: bool) -> Result<ExitCode, Failure> {
+    config.validate().map_err(Failure::usage)?;
+    logging::start(&config.log);
+    open_files::raise_limit();
+    let runtime = Runtime::new().map_err(|error| Failure::machine(format!("cannot start threads: {error}")))?;
+    let ended = runtime.block_on(async {
+        let mut signals =
+            Signals::listen().map_err(|error| Failure::machine(format!("cannot listen for signals: {error}")))?;
+        let drain_timeout = config.limits.drain_timeout;
+        let is_tls = config.tcp.tls;
+        let server = start(config).await.map_err(|error| match error {
+            StartError::Config(_) => Failure::usage(error),
+            _ => Failure::machine(error),
+        })?;
+        let ready = Ready::new(&server, is_tls);
+        say(&if as_json { json(&ready) } else { ready.text() });
+
+        let signal = signals.next().await;
+        tracing::info!(signal = signal.name, drain_timeout = ?drain_timeout, "stopping; a second signal ends at once");
+        tokio::select! {
+            () = server.drain(drain_timeout) => Ok(ExitCode::SUCCESS),
+            second = signals.next() => Ok(second.exit_code()),
+        }
+    });
+    // A blocked thread, as in a slow file system, must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn start(config: Config) -> Result<Server, StartError> {
+    let builder = Server::builder();
+    let builder = match config.application {
+        Application::Echo => builder.on_session(echo),
+        Application::Arena => {
+            let arena = Arena::start();
+            builder.routes(demo::assets()).on_session(move |session| arena.clone().play(session))
+        }
+    };
+    builder.config(config).start().await
+}
+
+/// Sends everything back.
+async fn echo(session: Session) {
+    while let Some(event) = session.recv().await {
+        let is_open = match event {
+            Event::Message(message) => session.send(message).await.is_ok(),
+            Event::Datagram(datagram) => {
+                // They may be lost, here as anywhere.
+                let _ = session.send_datagram(datagram, None);
+                true
+            }
+            _ => true,
+        };
+        if !is_open {
+            return;
+        }
+    }
+}
+
+/// The `ready` event (one JSON line), or what a person wants to know. The order of the fields is that of the line.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ready {
+    event: &'static str,
+    /// None when there is no TCP listener.
+    tcp: Option<String>,
+    /// None when there is no QUIC listener.
+    quic: Option<String>,
+    certificate_hashes: Vec<String>,
+}
+
+impl Ready {
+    fn new(server: &Server, is_tls: bool) -> Self {
+        let tcp_scheme = if is_tls { "https" } else { "http" };
+        Self {
+            event: "ready",
+            tcp: server.tcp_addr().map(|address| url(tcp_scheme, address)),
+            quic: server.quic_addr().map(|address| url("https", address)),
+            certificate_hashes: server.certificate_hashes().iter().map(base64).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut lines = vec!["Throughline is running.".to_owned(), String::new()];
+        if let Some(tcp) = &self.tcp {
+            lines.push(format!("  open          {tcp}"));
+        }
+        if let Some(quic) = &self.quic {
+            lines.push(format!("  WebTransport  {quic}"));
+        }
+        for hash in &self.certificate_hashes {
+            lines.push(format!("  certificate   sha-256 {hash}"));
+        }
+        lines.extend([String::new(), "Ctrl-C stops it.".to_owned()]);
+        lines.join("\n")
+    }
+}
+
+/// A URL that can be opened on this machine: an address that stands for all is replaced by the loopback.
+fn url(scheme: &str, mut address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("{scheme}://{address}")
+}
+
+/// What `cert --format json` prints.
+#[derive(Debug, Serialize)]
+struct CertReport {
+    path: PathBuf,
+    current: CertFacts,
+    /// From the seventh day of the current one on.
+    next: Option<CertFacts>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CertFacts {
+    not_before: String,
+    not_after: String,
+    names: Vec<String>,
+    base64: String,
+    hex: String,
+}
+
+impl CertReport {
+    fn new(certificates: &DevCertificates) -> Self {
+        let facts = |certificate: Certificate| CertFacts {
+            not_before: rfc3339(certificate.not_before()),
+            not_after: rfc3339(certificate.not_after()),
+            names: certificate.names().to_vec(),
+            base64: base64(&certificate.hash()),
+            hex: hex(&certificate.hash()),
+        };
+        Self {
+            path: certificates.current_path(),
+            current: facts(certificates.current()),
+            next: certificates.next().map(facts),
+        }
+    }
+}
+
+fn cert_text(certificates: &DevCertificates) -> String {
+    let mut lines = vec![format!("file     {}", certificates.current_path().display())];
+    for (title, certificate) in [("current", Some(certificates.current())), ("next", certificates.next())] {
+        let Some(certificate) = certificate else { continue };
+        let days = certificate.not_after().duration_since(SystemTime::now()).unwrap_or_default().as_secs() / 86_400;
+        lines.push(format!("\n{title}"));
+        lines.push(format!("expires  {} (in {days} days)", rfc3339(certificate.not_after())));
+        lines.push(format!("names    {}", certificate.names().join(", ")));
+        lines.push(format!("base64   {}", base64(&certificate.hash())));
+        lines.push(format!("hex      {}", hex(&certificate.hash())));
+    }
+    lines.push(format!("\n{}", javascript(&certificates.hashes())));
+    lines.join("\n")
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("strings and lists of strings can always be written as JSON")
+}
+
+/// Prints for whoever listens; a closed standard output is nobody's failure.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ready_event_is_the_documented_line() {
+        let ready = Ready {
+            event: "ready",
+            tcp: Some(url("http", "127.0.0.1:8080".parse().unwrap())),
+            quic: Some(url("https", "0.0.0.0:4433".parse().unwrap())),
+            certificate_hashes: vec!["aGFzaA==".to_owned()],
+        };
+        assert_eq!(
+            json(&ready),
+            r#"{"event":"ready","tcp":"http://127.0.0.1:8080","quic":"https://127.0.0.1:4433","certificateHashes":["aGFzaA=="]}"#
+        );
+        assert!(ready.text().contains("http://127.0.0.1:8080"));
+        assert_eq!(url("https", "[::]:1".parse().unwrap()), "https://[::1]:1");
+    }
+}
