@@ -79,7 +79,7 @@ impl Default for Config {
 /// What the application gets to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The session is open: on a client WELCOME has arrived, on a server the client's first frame.
+    /// The session is open: on a client WELCOME has arrived, on a server the client's first frame. Once, whatever links follow.
     Opened,
     /// A message.
     Message(Message),
@@ -308,9 +308,7 @@ impl Machine {
         }
         if self.role == Role::Server && matches!(self.phase, Phase::Opening { .. }) {
             // The client's first frame. CLOSE and what is against the rules do not get here: they open nothing.
-            self.phase = Phase::Open;
-            self.opened = true;
-            self.start_heartbeat(now);
+            self.open(now);
         }
     }
 
@@ -382,10 +380,10 @@ impl Machine {
         }
     }
 
-    /// The client's first frame has arrived.
-    fn confirm(&mut self, now: Micros) {
+    /// The link is usable. The application is told of the first.
+    fn open(&mut self, now: Micros) {
         self.phase = Phase::Open;
-        self.opened = true;
+        self.opened |= !self.established;
         self.established = true;
         self.start_heartbeat(now);
     }
@@ -417,10 +415,7 @@ impl Machine {
         self.config.max_message_bytes = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
         self.assembler.set_max_message(self.config.max_message_bytes);
         self.clock_offset = welcome.time_us as i64 - now as i64;
-        self.phase = Phase::Open;
-        self.opened = true;
-        self.established = true;
-        self.start_heartbeat(now);
+        self.open(now);
         Ok(())
     }
 

@@ -23,3 +23,18 @@ fn a_waiting_datagram_does_not_keep_its_packet_in_memory() {
     assert!(packet.is_unique());
     assert_eq!(machine.poll_event(), Some(Event::Datagram(Bytes::from_static(&[7, 7, 7]))));
 }
+
+#[test]
+fn a_session_is_established_by_its_clients_first_frame_and_told_of_once() {
+    // A second link told the application of a new session.
+    let mut machine = server(Config::default());
+    assert!(machine.is_established());
+    machine.link_opened(1, None, Some(0));
+    machine.handle_frame(1, Frame::Ping { id: 2 });
+    assert_eq!(machine.poll_event(), None);
+
+    let mut machine = Machine::server(Config::default(), SessionId([1; 16]), ResumeKey([2; 16]));
+    machine.link_opened(0, None, None);
+    machine.handle_frame(0, Frame::Close(throughline_protocol::Close::application(0, "")));
+    assert!(!machine.is_established());
+}
