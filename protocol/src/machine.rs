@@ -415,6 +415,8 @@ impl Machine {
         self.config.max_message_bytes = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
         self.assembler.set_max_message(self.config.max_message_bytes);
         self.clock_offset = welcome.time_us as i64 - now as i64;
+        // The last ACK may be lost with the old link, and the server know of less credit than was granted.
+        self.ack_due = welcome.resumed;
         self.open(now);
         Ok(())
     }
