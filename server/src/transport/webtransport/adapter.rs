@@ -81,12 +81,14 @@ impl Adapter {
                 Poll::Ready(outcome) => outcome,
                 Poll::Pending if probe.until <= Instant::now() => Err(Failed::Ended),
                 Poll::Pending => {
+                    self.table.probing(probe);
                     index += 1;
                     continue;
                 }
             };
             self.table.probing.fetch_sub(1, Ordering::Relaxed);
-            let (_, mut send, mut recv) = self.probing_bi.swap_remove(index);
+            // In order: whoever accepts streams may rely on that of their opening.
+            let (_, mut send, mut recv) = self.probing_bi.remove(index);
             match outcome {
                 Ok(Kind::Session(id)) => {
                     let stream = Incoming::Bi(SendStream::new(send), RecvStream::new(recv));
@@ -121,12 +123,13 @@ impl Adapter {
                 Poll::Ready(outcome) => outcome,
                 Poll::Pending if probe.until <= Instant::now() => Err(Failed::Ended),
                 Poll::Pending => {
+                    self.table.probing(probe);
                     index += 1;
                     continue;
                 }
             };
             self.table.probing.fetch_sub(1, Ordering::Relaxed);
-            let (_, mut recv) = self.probing_uni.swap_remove(index);
+            let (_, mut recv) = self.probing_uni.remove(index);
             match outcome {
                 Ok(Kind::Session(id)) => self.table.stream(id, Incoming::Uni(RecvStream::new(recv))),
                 // Control, push, QPACK encoder and decoder. Only the first has frames.
@@ -201,9 +204,7 @@ impl quic::OpenStreams<Bytes> for Adapter {
     }
 
     fn close(&mut self, code: h3::error::Code, reason: &[u8]) {
-        // h3's codes are far below 2^62.
-        let code = VarInt::from_u64(code.into()).unwrap_or(codes::H3_NO_ERROR);
-        self.conn.close(code, reason);
+        close(&self.conn, code, reason);
     }
 }
 
@@ -223,8 +224,7 @@ impl quic::OpenStreams<Bytes> for Opener {
     }
 
     fn close(&mut self, code: h3::error::Code, reason: &[u8]) {
-        let code = VarInt::from_u64(code.into()).unwrap_or(codes::H3_NO_ERROR);
-        self.0.close(code, reason);
+        close(&self.0, code, reason);
     }
 }
 
@@ -439,6 +439,14 @@ impl quic::RecvStream for H3Bidi {
 
     fn recv_id(&self) -> StreamId {
         self.recv.recv_id()
+    }
+}
+
+/// Closes a connection, unless it is closed: quinn would forget by whom.
+fn close(conn: &quinn::Connection, code: h3::error::Code, reason: &[u8]) {
+    if conn.close_reason().is_none() {
+        // h3's codes are far below 2^62.
+        conn.close(VarInt::from_u64(code.into()).unwrap_or(codes::H3_NO_ERROR), reason);
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use axum::Router;
 use bytes::Bytes;
-use h3::server;
+use h3::{quic::SendStream, server};
 use quinn::ConnectionError;
 use tokio::time::{Instant, Sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -109,10 +109,10 @@ async fn run(
         let armed = arm(timer.as_mut(), [idle_until, parked_until, probed_until]);
         tokio::select! {
             accepted = h3.accept() => match accepted {
-                Ok(Some(resolver)) => {
+                Ok(Some(mut resolver)) => {
                     place.moved(site.conn.remote_address().ip());
                     if closing {
-                        // Dropped, the stream is reset.
+                        SendStream::<Bytes>::reset(&mut resolver.frame_stream, codes::H3_REQUEST_REJECTED.into_inner());
                         continue;
                     }
                     let Some(stopped) = site.table.take_stopped() else { continue };
@@ -142,7 +142,7 @@ async fn run(
                     break;
                 }
             },
-            () = site.table.idle.notified() => {}
+            () = site.table.changed.notified() => {}
             () = timer.as_mut(), if armed => {}
             () = shutdown.cancelled(), if !closing => closing = true,
         }

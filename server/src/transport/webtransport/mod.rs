@@ -38,3 +38,6 @@ pub(crate) use quic::{ConfigError, quic_config};
 pub(crate) use session::{Closed, How, WebTransport};
 pub(crate) use stream::{OpenError, RecvStream, SendStream, StreamError};
 pub(crate) use upgrade::{Upgrade, UpgradeError};
+
+#[cfg(test)]
+mod tests;

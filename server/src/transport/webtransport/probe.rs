@@ -24,6 +24,8 @@ pub(super) struct Probe {
     webtransport: u64,
     /// When the stream has had long enough.
     pub(super) until: Instant,
+    /// Whether the connection's task knows of it.
+    pub(super) announced: bool,
 }
 
 /// What a stream turned out to be.
@@ -47,7 +49,7 @@ pub(super) enum Failed {
 impl Probe {
     /// A probe of a stream whose WebTransport type is `webtransport`, given up at `until`.
     pub(super) fn new(webtransport: u64, until: Instant) -> Self {
-        Self { prefix: Prefix::default(), webtransport, until }
+        Self { prefix: Prefix::default(), webtransport, until, announced: false }
     }
 
     /// Reads until the stream has said what it is.

@@ -19,6 +19,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     codes,
     limits::Limits,
+    probe::Probe,
     stream::{RecvStream, SendStream},
     varint,
 };
@@ -37,8 +38,8 @@ pub(super) struct Table {
     active: AtomicUsize,
     /// Streams that have not yet said what they are.
     pub(super) probing: AtomicUsize,
-    /// Wakes the connection's task when the last request or session has ended.
-    pub(super) idle: Notify,
+    /// Wakes the connection's task when it has a deadline more, or when the last request or session has ended.
+    pub(super) changed: Notify,
     pub(super) limits: Arc<Limits>,
 }
 
@@ -87,7 +88,7 @@ impl Table {
             inner: Mutex::default(),
             active: AtomicUsize::new(0),
             probing: AtomicUsize::new(0),
-            idle: Notify::new(),
+            changed: Notify::new(),
             limits,
         })
     }
@@ -183,6 +184,7 @@ impl Table {
                 _ => {
                     let until = Instant::now() + self.limits.early_stream_timeout;
                     inner.parked.push(Parked { session, stream, until });
+                    self.changed.notify_one();
                     return;
                 }
             }
@@ -209,6 +211,13 @@ impl Table {
         Ok(())
     }
 
+    /// Notes that a stream is silent, so that the connection's task comes back when it has had its time.
+    pub(super) fn probing(&self, probe: &mut Probe) {
+        if !std::mem::replace(&mut probe.announced, true) {
+            self.changed.notify_one();
+        }
+    }
+
     /// Rejects the streams that have waited too long, and says when to come back.
     pub(super) fn expire(&self, now: Instant) -> Option<Instant> {
         let (late, next): (Vec<_>, _) = {
@@ -232,7 +241,7 @@ pub(super) struct Active(Arc<Table>);
 impl Drop for Active {
     fn drop(&mut self) {
         if self.0.active.fetch_sub(1, Ordering::Release) == 1 {
-            self.0.idle.notify_one();
+            self.0.changed.notify_one();
         }
     }
 }
