@@ -1,4 +1,31 @@
-//! Throughline: realtime sessions that move between transports.
+//! Throughline keeps one session open between a browser and this server, carried by the best transport that the network
+//! allows: WebTransport, then WebSocket, then Server-Sent Events, then long-polling. Messages are ordered and reliable,
+//! datagrams are unreliable and the newest wins, on all of them.
+//!
+//! ```no_run
+//! use throughline::{Event, Server, Session};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder()
+//!     .on_session(|session: Session| async move {
+//!         while let Some(event) = session.recv().await {
+//!             if let Event::Message(message) = event {
+//!                 let _ = session.send(message).await; // fails when the session has ended
+//!             }
+//!         }
+//!     })
+//!     .start()
+//!     .await?;
+//! println!("listening on {:?} and {:?}", server.tcp_addr(), server.quic_addr());
+//! # tokio::signal::ctrl_c().await?;
+//! # server.drain(std::time::Duration::from_secs(5)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Server`] owns the listeners; [`Server::router`] mounts the transports in an axum application of one's own. [`Session`] is
+//! what an application holds. The wire is specified in `protocol/SPEC.md`.
 
 mod admission;
 mod certificates;

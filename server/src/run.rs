@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -40,10 +40,14 @@ impl Failure {
     }
 }
 
+/// The demo shows the round-trip time, which PINGs measure: every two seconds, so that it follows what is done to the network.
+const DEMO_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+
 /// `throughline demo`
 pub(crate) fn demo(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
     let mut config = Config::load(None).map_err(Failure::usage)?;
     config.application = Application::Arena;
+    config.limits.heartbeat_interval = DEMO_HEARTBEAT_INTERVAL;
     if let Some(Listen(address)) = arguments.tcp {
         config.tcp.listen = address;
     }

@@ -62,7 +62,7 @@ pub enum StartError {
     #[error(transparent)]
     Tcp(#[from] ListenError),
     /// The UDP address cannot be listened on.
-    #[error("cannot listen on UDP {addr}: {source}")]
+    #[error("cannot listen on UDP {addr}: {}", listener::bind_reason(source))]
     Quic {
         /// The address.
         addr: SocketAddr,
