@@ -168,13 +168,12 @@ impl Builder {
     pub async fn start(self) -> Result<Server, StartError> {
         let config = self.config;
         config.validate()?;
-        let (accepting, running, connections) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (accepting, running, connections) =
+            (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
 
         let certificates = open_certificates(&config).await?;
-        let quic_limits = webtransport::Limits {
-            handshake_timeout: config.limits.open_timeout,
-            ..webtransport::Limits::default()
-        };
+        let quic_limits =
+            webtransport::Limits { handshake_timeout: config.limits.open_timeout, ..webtransport::Limits::default() };
         let quic = match (config.quic.listen, &certificates) {
             (Some(addr), Some(certificates)) => Some(bind_quic(addr, certificates, &quic_limits)?),
             _ => None,
@@ -227,7 +226,11 @@ impl Builder {
         if let Some(tcp) = tcp {
             let limits = &config.limits;
             let options = listener::Options {
-                tls: server.certificates.as_ref().filter(|_| config.tcp.tls).map(|c| listener::tls_config(c.resolver())),
+                tls: server
+                    .certificates
+                    .as_ref()
+                    .filter(|_| config.tcp.tls)
+                    .map(|c| listener::tls_config(c.resolver())),
                 alt_svc: advertised.filter(|_| server.quic.is_some()).map(listener::alt_svc),
                 max_connections: limits.max_tcp_connections,
                 header_read_timeout: limits.header_read_timeout,
