@@ -220,3 +220,66 @@ fn messages_lie_in_the_stream_as_the_vectors_say() {
         }
     }
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpeningFile {
+    #[serde(rename = "about")]
+    _about: String,
+    valid: Vec<ValidOpening>,
+    invalid: Vec<InvalidOpening>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValidOpening {
+    why: String,
+    fields: OpeningFields,
+    query: Option<String>,
+    protocols: Option<Vec<String>>,
+    headers: Option<Vec<(String, String)>>,
+    #[serde(rename = "canonical", default = "yes")]
+    _canonical: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OpeningFields {
+    version: u64,
+    session: Option<String>,
+    key: Option<String>,
+    received: Option<Vec<(u64, u64)>>,
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InvalidOpening {
+    why: String,
+    query: Option<String>,
+    protocols: Option<Vec<String>>,
+    headers: Option<Vec<(String, String)>>,
+    status: u16,
+    code: String,
+}
+
+#[test]
+fn openings_are_complete() {
+    // Reading openings is the server's business: its tests read this file as well.
+    let file: OpeningFile = read(&folder().join("opening.json"));
+    for ValidOpening { why, fields, query, protocols, headers, .. } in file.valid {
+        assert_eq!(fields.version, throughline_protocol::VERSION, "{why}");
+        assert_eq!(fields.session.is_some(), fields.key.is_some(), "{why}");
+        assert_eq!(fields.session.is_some(), fields.received.is_some(), "{why}");
+        assert!(fields.session.is_none_or(|id| id.parse::<SessionId>().is_ok()), "{why}");
+        assert!(fields.key.is_none_or(|key| key.parse::<ResumeKey>().is_ok()), "{why}");
+        assert!(fields.token.is_none_or(|token| token.len() <= throughline_protocol::limits::MAX_TOKEN), "{why}");
+        assert!(query.is_some() || protocols.is_some() || headers.is_some(), "{why}");
+    }
+    for InvalidOpening { why, query, protocols, headers, status, code: name } in file.invalid {
+        let carriers = [query.is_some(), protocols.is_some(), headers.is_some()];
+        assert_eq!(carriers.iter().filter(|there| **there).count(), 1, "{why}");
+        assert_eq!(status, 400, "{why}");
+        code(&name);
+    }
+}
