@@ -1,6 +1,6 @@
 // Where the parts are put together: the four transports, the browser, a session.
 
-import { browserEnvironment } from './environment.js';
+import { browser } from './environment.js';
 import { type ConnectOptions, settingsOf } from './options.js';
 import { Session } from './session.js';
 import { poll } from './transport/poll.js';
@@ -14,6 +14,10 @@ import { webtransport } from './transport/webtransport.js';
  * Returns at once; `await session.ready` waits for the first link. Throws TypeError for arguments that cannot work.
  */
 export function connect(base: string | URL, options: ConnectOptions = {}): Session {
-  const env = browserEnvironment();
-  return new Session(settingsOf(base, options, env.pageUrl), env, [webtransport, websocket, sse, poll]);
+  return new Session(settingsOf(base, options, browser.pageUrl), browser, [
+    webtransport,
+    websocket,
+    sse,
+    poll,
+  ]);
 }

@@ -19,23 +19,11 @@ export class Emitter<Events extends object> {
       try {
         (listener as (payload: Events[Name]) => void)(payload);
       } catch (error) {
-        report(error);
+        // Visible where uncaught errors are.
+        queueMicrotask(() => {
+          throw error;
+        });
       }
     }
-  }
-
-  has(name: keyof Events): boolean {
-    return (this.#listeners.get(name)?.size ?? 0) > 0;
-  }
-}
-
-/** Makes an error of the application's visible where uncaught errors are. */
-function report(error: unknown): void {
-  if (typeof reportError === 'function') {
-    reportError(error);
-  } else {
-    queueMicrotask(() => {
-      throw error;
-    });
   }
 }

@@ -25,33 +25,27 @@ export interface Environment {
   isHidden(): boolean;
 }
 
+const global: Partial<typeof globalThis> = globalThis;
+
 /** The browser (or worker) that this code runs in. */
-export function browserEnvironment(): Environment {
-  const global: Partial<typeof globalThis> = globalThis;
-  return {
-    WebTransport: global.WebTransport,
-    WebSocket: global.WebSocket,
-    fetch: global.fetch?.bind(globalThis),
-    hasStreams: typeof Response === 'function' && 'body' in Response.prototype,
-    pageUrl: global.location?.href,
-    now: () => performance.timeOrigin + performance.now(),
-    wallTime: () => Date.now(),
-    random: () => Math.random(),
-    timer(ms, callback) {
-      const id = setTimeout(callback, ms);
-      return () => clearTimeout(id);
-    },
-    storage: () => global.localStorage,
-    listen(type, listener) {
-      const target: EventTarget | undefined =
-        type === 'visibilitychange'
-          ? global.document
-          : typeof global.addEventListener === 'function'
-            ? globalThis
-            : undefined;
-      target?.addEventListener(type, listener);
-      return () => target?.removeEventListener(type, listener);
-    },
-    isHidden: () => global.document?.visibilityState === 'hidden',
-  };
-}
+export const browser: Environment = {
+  WebTransport: global.WebTransport,
+  WebSocket: global.WebSocket,
+  fetch: global.fetch?.bind(globalThis),
+  hasStreams: typeof Response === 'function' && 'body' in Response.prototype,
+  pageUrl: global.location?.href,
+  now: () => performance.timeOrigin + performance.now(),
+  wallTime: Date.now,
+  random: Math.random,
+  timer(ms, callback) {
+    const id = setTimeout(callback, ms);
+    return () => clearTimeout(id);
+  },
+  storage: () => global.localStorage,
+  listen(type, listener) {
+    const target: EventTarget | undefined = type === 'visibilitychange' ? global.document : global.window;
+    target?.addEventListener(type, listener);
+    return () => target?.removeEventListener(type, listener);
+  },
+  isHidden: () => global.document?.hidden === true,
+};

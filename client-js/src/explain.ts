@@ -22,7 +22,7 @@ export interface Attempt {
 export interface Explanation {
   /** One sentence. */
   readonly summary: string;
-  /** The newest attempts, oldest first. */
+  /** The attempts of the newest races, oldest race first, best transport first. */
   readonly attempts: readonly Attempt[];
   /** Summary and attempts of the newest race, in lines of text. */
   readonly text: string;
@@ -36,72 +36,34 @@ export interface Situation {
   readonly reason: string;
 }
 
-export function explain(situation: Situation, attempts: readonly Attempt[]): Explanation {
+export function explain({ state, transport, reason }: Situation, attempts: readonly Attempt[]): Explanation {
   const race = attempts.at(-1)?.race;
   const newest = attempts.filter((attempt) => attempt.race === race);
-  const summary = summarize(situation, newest);
-  const text = [summary, ...newest.map((attempt) => `- ${describe(attempt)}`)].join('\n');
-  return { summary, attempts, text };
+  const won = newest.findIndex((attempt) => attempt.transport === transport);
+  const summary =
+    state === 'open'
+      ? `Connected over ${transport}: ${describe(newest.slice(0, Math.max(won, 0))) || 'the first choice answered'}.`
+      : state === 'closed'
+        ? `Closed: ${reason}.`
+        : `${state === 'connecting' ? 'Connecting' : `Reconnecting (${reason})`}: ${describe(newest)}.`;
+  const lines = newest.map((attempt) => `- at ${Math.round(attempt.afterMs)} ms: ${describe([attempt])}`);
+  return { summary, attempts, text: [summary, ...lines].join('\n') };
 }
 
-/** One attempt in words. */
-export function describe({ transport, outcome, ms, afterMs, reason }: Attempt): string {
-  const tail = reason && `: ${reason}`;
-  const start = `started at ${Math.round(afterMs)} ms`;
-  const after = `after ${Math.round(ms ?? 0)} ms`;
-  switch (outcome) {
-    case 'trying':
-      return `${transport} ${start}, no answer yet${tail}`;
-    case 'won':
-      return `${transport} ${start}, answered ${after}`;
-    case 'failed':
-      return `${transport} ${start}, failed ${after}${tail}`;
-    case 'cancelled':
-      return `${transport} ${start}, given up ${after}${tail}`;
-    case 'skipped':
-      return `${transport} not tried${tail}`;
-  }
-}
+const OUTCOMES = {
+  trying: 'has not answered yet',
+  won: 'answered',
+  failed: 'failed',
+  cancelled: 'was given up',
+  skipped: 'was not tried',
+};
 
-function summarize({ state, transport, reason }: Situation, attempts: readonly Attempt[]): string {
-  const others = attempts
-    .filter((attempt) => attempt.transport !== transport)
-    .filter(
-      (attempt) => attempt.outcome === 'failed' || attempt.outcome === 'trying' || attempt.afterMs === 0,
+/** Attempts in words. */
+export function describe(attempts: readonly Attempt[]): string {
+  return attempts
+    .map(
+      ({ transport, outcome, ms, reason }) =>
+        `${transport} ${OUTCOMES[outcome]}${ms === null ? '' : ` after ${Math.round(ms)} ms`}${reason && ` (${reason})`}`,
     )
-    .map(shortly);
-  switch (state) {
-    case 'open': {
-      const above = attempts.findIndex((attempt) => attempt.transport === transport);
-      const better = attempts.slice(0, Math.max(above, 0)).map(shortly);
-      const why = better.length > 0 ? better.join('; ') : 'the first choice, and it answered';
-      return `Connected over ${transport}: ${why}.`;
-    }
-    case 'connecting':
-      return `Connecting: ${others.join('; ') || 'nothing was tried yet'}.`;
-    case 'reconnecting':
-      return `Reconnecting (${reason}): ${others.join('; ') || 'nothing was tried yet'}.`;
-    case 'closed':
-      return `Closed: ${reason}.`;
-  }
-}
-
-/** No transport worked: what each of them said. */
-export function summarizeFailure(attempts: readonly Attempt[]): string {
-  return attempts.map(shortly).join('; ') || 'no transport was allowed';
-}
-
-function shortly({ transport, outcome, ms, reason }: Attempt): string {
-  switch (outcome) {
-    case 'trying':
-      return `${transport} has not answered yet`;
-    case 'won':
-      return `${transport} answered`;
-    case 'failed':
-      return `${transport} failed (${reason})`;
-    case 'cancelled':
-      return `${transport} had not answered after ${Math.round(ms ?? 0)} ms`;
-    case 'skipped':
-      return `${transport} was not tried (${reason})`;
-  }
+    .join('; ');
 }

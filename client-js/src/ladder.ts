@@ -8,11 +8,11 @@
 //   because Chromium slows down a page that keeps failing, and so does a rung that opened but carried nothing.
 
 import type { Cancel, Environment } from './environment.js';
-import type { Attempt } from './explain.js';
+import { type Attempt, describe } from './explain.js';
 import { ATTEMPT_MS } from './limits.js';
 import type { Failure } from './memory.js';
-import { type Close, CODE_NAMES, protocolClose } from './protocol/close.js';
-import type { Frame, Welcome } from './protocol/frames.js';
+import { type Close, protocolClose } from './protocol/close.js';
+import type { Welcome } from './protocol/frames.js';
 import type { Link, LinkHandlers, Loss, Transport } from './transport/link.js';
 
 /** One transport that takes part in a race. */
@@ -53,26 +53,27 @@ export interface RaceOptions {
   readonly failed: (transport: Transport, reason: string) => void;
 }
 
+/** A rung that was started. */
 interface Runner {
   readonly rung: Rung;
-  /** Place in the order of preference. */
   readonly rank: number;
-  readonly startedAt: number;
-  attempt: Attempt;
-  link: Link | null;
+  readonly link: Link;
+  readonly cancelDeadline: Cancel;
   /** Who gets what the link reports: the race, later the session, `null` when it is over. */
   handlers: LinkHandlers | null;
-  cancelDeadline: Cancel;
-  loss: Loss | null;
 }
 
 export class Race {
   readonly #options: RaceOptions;
   readonly #startedAt: number;
+  /** What became of each rung so far, by its rank. */
+  readonly #attempts: Attempt[] = [];
   readonly #queue: Rung[];
-  readonly #skipped: Attempt[] = [];
-  readonly #runners: Runner[] = [];
-  #cancelNext: Cancel | null = null;
+  /** Those that may still answer. */
+  readonly #running = new Set<Runner>();
+  readonly #losses = new Map<Transport, Loss>();
+  #newest: Rung | undefined;
+  #cancelNext: Cancel;
   #winner: Runner | null = null;
   #over = false;
 
@@ -80,127 +81,103 @@ export class Race {
   constructor(options: RaceOptions) {
     this.#options = options;
     this.#startedAt = options.env.now();
-    const usable: Rung[] = [];
+    this.#queue = options.rungs.filter(({ missing }) => missing === null);
+    // A stable sort: the order of preference stays within both parts.
+    this.#queue.sort((a, b) => Number(isLast(a)) - Number(isLast(b)));
     for (const rung of options.rungs) {
-      if (rung.missing === null) {
-        usable.push(rung);
-      } else {
-        this.#skip(rung, rung.missing);
+      if (rung.missing !== null) {
+        this.#record(rung, 'skipped', rung.missing);
       }
     }
-    this.#queue = [...usable.filter((rung) => !isLast(rung)), ...usable.filter(isLast)];
     this.#cancelNext = options.env.timer(0, () => this.#next());
   }
 
   /** What was tried, best transport first. */
   get attempts(): Attempt[] {
-    const order = this.#options.rungs.map((rung) => rung.transport);
-    return [...this.#skipped, ...this.#runners.map((runner) => runner.attempt)].sort(
-      (a, b) => order.indexOf(a.transport) - order.indexOf(b.transport),
-    );
+    return this.#attempts.filter(Boolean); // rungs that wait have none yet
   }
 
   /** Ends what is still being tried; the winner's link, if there is one, is not touched. */
   cancel(reason: string): void {
     this.#over = true;
-    this.#cancelNext?.();
-    this.#cancelNext = null;
-    for (const runner of this.#runners) {
-      if (runner !== this.#winner) {
-        this.#giveUp(runner, reason);
-      }
+    this.#cancelNext();
+    for (const runner of this.#running) {
+      this.#stop(runner, 'cancelled', reason);
     }
   }
 
+  /** Starts the next rung, and plans the one after it. */
   #next(): void {
-    this.#cancelNext?.();
-    this.#cancelNext = null;
+    this.#cancelNext();
     const rung = this.#queue.shift();
-    if (rung === undefined) {
-      this.#finishIfOver();
-      return;
+    this.#newest = rung;
+    if (rung) {
+      const { env, hedgeMs, stepMs } = this.#options;
+      const delay = rung.failure ? 0 : rung.transport === 'webtransport' ? hedgeMs : stepMs;
+      this.#cancelNext = env.timer(delay, () => this.#queue.length > 0 && this.#next());
+      this.#start(rung);
+    } else {
+      this.#finishWhenAllFailed();
     }
-    const { env, hedgeMs, stepMs } = this.#options;
-    if (this.#queue.length > 0) {
-      const delay = rung.failure !== null ? 0 : rung.transport === 'webtransport' ? hedgeMs : stepMs;
-      this.#cancelNext = env.timer(delay, () => this.#next());
-    }
-    this.#start(rung);
   }
 
   #start(rung: Rung): void {
-    const { env, number } = this.#options;
-    const now = env.now();
+    this.#record(rung, 'trying', '');
     const runner: Runner = {
       rung,
-      rank: this.#options.rungs.indexOf(rung),
-      startedAt: now,
-      attempt: {
-        transport: rung.transport,
-        race: number,
-        startedAt: now,
-        afterMs: now - this.#startedAt,
-        ms: null,
-        outcome: 'trying',
-        reason: '',
+      rank: this.#rank(rung),
+      handlers: {
+        frame: (frame) => {
+          if (frame.type === 'welcome') {
+            this.#answered(runner, frame.welcome);
+          } else {
+            this.#fail(runner, { reason: 'the first frame was not WELCOME' });
+          }
+        },
+        datagram: ignore,
+        heard: ignore,
+        writable: ignore,
+        violation: ({ reason }) => this.#fail(runner, { reason }),
+        lost: (loss) => this.#fail(runner, loss),
       },
-      link: null,
-      handlers: null,
-      cancelDeadline: env.timer(ATTEMPT_MS, () =>
-        this.#fail(runner, { reason: `no WELCOME within ${ATTEMPT_MS / 1000} s` }),
-      ),
-      loss: null,
+      link: rung.open({
+        frame: (frame) => runner.handlers?.frame(frame),
+        datagram: (bytes) => runner.handlers?.datagram(bytes),
+        heard: (bytes) => runner.handlers?.heard(bytes),
+        writable: () => runner.handlers?.writable(),
+        violation: (close) => runner.handlers?.violation(close),
+        lost: (loss) => runner.handlers?.lost(loss),
+      }),
+      cancelDeadline: this.#options.env.timer(ATTEMPT_MS, () => this.#fail(runner, { reason: 'no WELCOME' })),
     };
-    this.#runners.push(runner);
-    runner.handlers = {
-      frame: (frame) => this.#firstFrame(runner, frame),
-      datagram: () => {},
-      heard: () => {},
-      writable: () => {},
-      violation: (close) => this.#fail(runner, { reason: close.reason }),
-      lost: (loss) => this.#fail(runner, loss),
-    };
-    runner.link = rung.open({
-      frame: (frame) => runner.handlers?.frame(frame),
-      datagram: (bytes) => runner.handlers?.datagram(bytes),
-      heard: (bytes) => runner.handlers?.heard(bytes),
-      writable: () => runner.handlers?.writable(),
-      violation: (close) => runner.handlers?.violation(close),
-      lost: (loss) => runner.handlers?.lost(loss),
-    });
+    this.#running.add(runner);
   }
 
-  #firstFrame(runner: Runner, frame: Frame): void {
-    if (frame.type === 'close') {
-      this.#fail(runner, { reason: frame.close.reason, close: frame.close });
-    } else if (frame.type !== 'welcome') {
-      this.#fail(runner, { reason: 'a frame before WELCOME' });
-    } else if (this.#winner !== null) {
-      this.#giveUp(runner, `answered when ${this.#winner.rung.transport} had won already`);
-    } else if (runner.link !== null) {
-      this.#win(runner, runner.link, frame.welcome);
+  #answered(runner: Runner, welcome: Welcome): void {
+    const { rung, link, rank } = runner;
+    const { transport } = rung;
+    if (this.#winner) {
+      this.#stop(runner, 'cancelled', `${this.#winner.rung.transport} had won already`);
+      return;
     }
-  }
-
-  #win(runner: Runner, link: Link, welcome: Welcome): void {
     this.#winner = runner;
+    this.#running.delete(runner);
     runner.cancelDeadline();
-    this.#settle(runner, 'won', '');
-    this.#cancelNext?.();
-    this.#cancelNext = null;
-    const { transport } = runner.rung;
-    for (const rung of this.#queue.splice(0)) {
-      this.#skip(
-        rung,
-        rung.failure === null ? `${transport} was faster` : describeFailure(rung.failure, this.#options.env),
-      );
+    this.#cancelNext();
+    this.#record(rung, 'won', '');
+    for (const waiting of this.#queue.splice(0)) {
+      const reason = waiting.failure
+        ? describeFailure(waiting.failure, this.#options.env)
+        : `${transport} was faster`;
+      this.#record(waiting, 'skipped', reason);
     }
-    for (const other of this.#runners) {
-      if (other.rank > runner.rank) {
-        this.#giveUp(other, `${transport} won`);
-      } else if (other.loss !== null) {
-        this.#remember(other, other.loss);
+    for (const other of this.#running) {
+      if (other.rank > rank) {
+        this.#stop(other, 'cancelled', `${transport} won`);
       }
+    }
+    for (const [lost, loss] of this.#losses) {
+      this.#remember(lost, loss);
     }
     this.#options.won({
       transport,
@@ -213,81 +190,75 @@ export class Race {
   }
 
   #fail(runner: Runner, loss: Loss): void {
-    if (runner.attempt.outcome !== 'trying') {
-      return;
-    }
-    this.#stop(runner);
-    runner.loss = loss;
-    this.#settle(runner, loss.unavailable ? 'skipped' : 'failed', loss.reason);
-    if (this.#winner !== null) {
-      this.#remember(runner, loss);
-    } else if (isUnauthorized(loss)) {
+    const { transport } = runner.rung;
+    this.#stop(runner, loss.unavailable ? 'skipped' : 'failed', loss.reason);
+    this.#losses.set(transport, loss);
+    if (this.#winner) {
+      this.#remember(transport, loss);
+    } else if (loss.status === 401) {
       this.cancel('the token was refused');
       this.#options.lost({
         close: loss.close ?? protocolClose('UNAUTHORIZED', loss.reason),
         retryAfterMs: 0,
       });
-    } else if (runner === this.#runners.at(-1) && !this.#over) {
+    } else if (runner.rung === this.#newest) {
       this.#next(); // those above it have had their time
     } else {
-      this.#finishIfOver();
+      this.#finishWhenAllFailed();
     }
   }
 
-  #finishIfOver(): void {
-    const waiting =
-      this.#queue.length > 0 || this.#runners.some((runner) => runner.attempt.outcome === 'trying');
-    if (waiting || this.#winner !== null || this.#over) {
+  #finishWhenAllFailed(): void {
+    if (this.#over || this.#queue.length + this.#running.size > 0) {
       return;
     }
     this.#over = true;
-    const losses = this.#runners.flatMap((runner) => runner.loss ?? []);
+    const losses = [...this.#losses.values()];
     // When every answer that could be seen says the same, that is the reason.
-    const said = losses.flatMap((loss) => loss.close ?? []);
-    const [first] = said;
-    const common = first !== undefined && said.every((close) => close.code === first.code) ? first : null;
+    const [said, ...others] = losses.flatMap(({ close }) => close ?? []);
+    const agreed = said && others.every(({ code }) => code === said.code);
     this.#options.lost({
-      close: common ?? protocolClose('UNREACHABLE', ''),
-      retryAfterMs: Math.max(0, ...losses.map((loss) => loss.retryAfterMs ?? 0)),
+      close: {
+        ...(agreed ? said : protocolClose('UNREACHABLE', '')),
+        reason: `no transport worked: ${describe(this.attempts)}`,
+      },
+      retryAfterMs: Math.max(0, ...losses.map(({ retryAfterMs = 0 }) => retryAfterMs)),
     });
   }
 
-  #giveUp(runner: Runner, reason: string): void {
-    if (runner.attempt.outcome === 'trying') {
-      this.#stop(runner);
-      this.#settle(runner, 'cancelled', reason);
-    }
-  }
-
-  #stop(runner: Runner): void {
+  #stop(runner: Runner, outcome: Attempt['outcome'], reason: string): void {
+    this.#running.delete(runner);
     runner.handlers = null;
     runner.cancelDeadline();
-    runner.link?.abort();
+    runner.link.abort();
+    this.#record(runner.rung, outcome, reason);
   }
 
-  #settle(runner: Runner, outcome: Attempt['outcome'], reason: string): void {
-    runner.attempt = { ...runner.attempt, outcome, reason, ms: this.#options.env.now() - runner.startedAt };
-  }
-
-  #skip(rung: Rung, reason: string): void {
+  #record(rung: Rung, outcome: Attempt['outcome'], reason: string): void {
     const now = this.#options.env.now();
-    this.#skipped.push({
+    const rank = this.#rank(rung);
+    const before = this.#attempts[rank];
+    const startedAt = before?.startedAt ?? now;
+    this.#attempts[rank] = {
       transport: rung.transport,
       race: this.#options.number,
-      startedAt: now,
-      afterMs: now - this.#startedAt,
-      ms: null,
-      outcome: 'skipped',
+      startedAt,
+      afterMs: startedAt - this.#startedAt,
+      ms: before ? now - startedAt : null,
+      outcome,
       reason,
-    });
+    };
+  }
+
+  #rank(rung: Rung): number {
+    return this.#options.rungs.indexOf(rung);
   }
 
   /** An answer of the server's says nothing about the transport. */
-  #remember(runner: Runner, loss: Loss): void {
-    if (!loss.unavailable && loss.close === undefined) {
-      this.#options.failed(runner.rung.transport, loss.reason);
+  #remember(transport: Transport, { unavailable, close, reason }: Loss): void {
+    if (!unavailable && !close) {
+      this.#options.failed(transport, reason);
     }
-    runner.loss = null;
   }
 }
 
@@ -295,14 +266,10 @@ function isLast({ transport, failure }: Rung): boolean {
   return failure !== null && (transport === 'webtransport' || failure.useless);
 }
 
-function isUnauthorized({ status, close }: Loss): boolean {
-  return (
-    status === 401 || (close !== undefined && !close.application && CODE_NAMES[close.code] === 'UNAUTHORIZED')
-  );
-}
-
 function describeFailure({ reason, at, until }: Failure, env: Environment): string {
   const now = env.wallTime();
-  const seconds = (ms: number) => Math.max(1, Math.round(ms / 1000));
-  return `failed ${seconds(now - at)} s ago (${reason}), tried again in ${seconds(until - now)} s`;
+  const seconds = (ms: number) => Math.ceil(ms / 1000);
+  return `failed ${seconds(now - at)} s ago: ${reason}; next try in ${seconds(until - now)} s`;
 }
+
+function ignore(): void {}

@@ -26,6 +26,8 @@ export const POST_RETRY_MS = 100;
 export const MAX_SSE_LINE = 400_000;
 /** Longest wait for messages and CLOSE to leave when closing; then the link is cut. */
 export const CLOSE_MS = 3_000;
+/** How long after a cut its WebTransport session is closed for good; by then the server has given the link up. */
+export const CUT_MS = 5_000;
 /** First reconnect delay after the immediate one; it doubles from here. */
 export const RECONNECT_BASE_MS = 500;
 /** Cap of the reconnect delay, applied before the jitter. */

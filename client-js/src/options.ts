@@ -45,57 +45,44 @@ export function settingsOf(
   options: ConnectOptions,
   pageUrl: string | undefined,
 ): Settings {
-  const { transports = TRANSPORTS, token } = options;
-  for (const transport of transports) {
-    if (!TRANSPORTS.includes(transport)) {
-      throw new TypeError(
-        `connect: there is no transport '${transport}'; there are ${TRANSPORTS.join(', ')}`,
-      );
-    }
+  const { transports = TRANSPORTS, token, signal, webtransport, info } = options;
+  const unknown = transports.find((transport) => !TRANSPORTS.includes(transport));
+  if (unknown !== undefined) {
+    throw new TypeError(`connect: no transport '${unknown}'; there are ${TRANSPORTS}`);
   }
-  if (token !== undefined && typeof token !== 'function') {
-    checkToken(token);
+  if (typeof token !== 'function') {
+    checkToken(token ?? '');
   }
   return {
     base: resolveBase(base, pageUrl),
     transports: [...new Set(transports)],
     token,
-    signal: options.signal,
-    hedgeMs: atLeastZero('hedgeMs', options.hedgeMs ?? HEDGE_MS),
-    stepMs: atLeastZero('stepMs', options.stepMs ?? STEP_MS),
-    maxBufferedBytes: atLeastZero('maxBufferedBytes', options.maxBufferedBytes ?? MAX_BUFFERED_BYTES),
-    webtransport: options.webtransport,
-    info: options.info !== false,
+    signal,
+    hedgeMs: options.hedgeMs ?? HEDGE_MS,
+    stepMs: options.stepMs ?? STEP_MS,
+    maxBufferedBytes: options.maxBufferedBytes ?? MAX_BUFFERED_BYTES,
+    webtransport,
+    info: info !== false,
   };
 }
 
 /** Throws TypeError when `token` cannot be sent. */
 export function checkToken(token: unknown): string {
-  if (typeof token !== 'string') {
-    throw new TypeError(`connect: token must be a string, not ${typeof token}`);
-  }
-  if (new TextEncoder().encode(token).length > MAX_TOKEN) {
-    throw new TypeError(`connect: a token has at most ${MAX_TOKEN} bytes`);
+  if (typeof token !== 'string' || new TextEncoder().encode(token).length > MAX_TOKEN) {
+    throw new TypeError(`connect: a token is a string of at most ${MAX_TOKEN} bytes`);
   }
   return token;
 }
 
 function resolveBase(base: string | URL, pageUrl: string | undefined): string {
-  let url: URL;
+  let url: URL | null = null;
   try {
     url = new URL(base, pageUrl);
   } catch {
-    throw new TypeError(`connect: '${base}' is no URL: give a path such as '/rt', or a whole https URL`);
+    // Said below.
   }
-  if (url.protocol !== 'https:' && url.protocol !== 'http:') {
-    throw new TypeError(`connect: the base must be https or http, not ${url.protocol}`);
+  if (!url?.protocol.startsWith('http')) {
+    throw new TypeError(`connect: '${base}' must be a path such as '/rt', or an http(s) URL`);
   }
   return url.origin + url.pathname.replace(/\/+$/, '');
-}
-
-function atLeastZero(name: string, value: number): number {
-  if (!(value >= 0)) {
-    throw new TypeError(`connect: ${name} must be a number of at least 0`);
-  }
-  return value;
 }

@@ -4,7 +4,7 @@ import { reconnectDelay } from './backoff.js';
 import { Emitter } from './emitter.js';
 import type { Cancel, Environment } from './environment.js';
 import { type ErrorCode, messageOf, ThroughlineError } from './errors.js';
-import { type Attempt, type Explanation, explain, summarizeFailure } from './explain.js';
+import { type Explanation, explain } from './explain.js';
 import { type Defeat, Race, type Win } from './ladder.js';
 import { CLOSE_MS, LATE_MS, MAX_ATTEMPTS, MAX_HEDGE_MS, PROBE_MS, STABLE_MS } from './limits.js';
 import { Memory } from './memory.js';
@@ -147,7 +147,9 @@ export class Session {
       this.#resolveClosed = resolve;
     });
     this.#listenToPage();
-    this.#listenToSignal(settings.signal);
+    if (settings.signal) {
+      this.#listenToSignal(settings.signal);
+    }
     void this.#race();
   }
 
@@ -189,8 +191,8 @@ export class Session {
 
   /** What was tried, what happened, and why the current transport was chosen. */
   explain(): Explanation {
-    const situation = { state: this.#state, transport: this.#transport, reason: this.#reason };
-    return explain(situation, this.#attempts());
+    const attempts = this.#races.flatMap((race) => race.attempts);
+    return explain({ state: this.#state, transport: this.#transport, reason: this.#reason }, attempts);
   }
 
   // ---- events ----
@@ -229,14 +231,14 @@ export class Session {
     if (body.length > maxMessage) {
       throw new ThroughlineError(
         'MESSAGE_TOO_LARGE',
-        `send: a message of ${body.length} bytes; this server takes at most ${maxMessage}: send it in parts`,
+        `send: ${body.length} bytes; at most ${maxMessage} go in one message: send it in parts`,
       );
     }
     const { maxBufferedBytes } = this.#settings;
     if (this.bufferedBytes + body.length > maxBufferedBytes) {
       throw new ThroughlineError(
         'BUFFER_FULL',
-        `send: ${this.bufferedBytes} bytes wait for the server already, and at most ${maxBufferedBytes} may: await drained()`,
+        `send: ${this.bufferedBytes} of ${maxBufferedBytes} bytes wait already: await drained()`,
       );
     }
     this.#machine.send(text, body);
@@ -269,7 +271,7 @@ export class Session {
     if (bytes.length > MAX_DATAGRAM) {
       throw new ThroughlineError(
         'DATAGRAM_TOO_LARGE',
-        `sendDatagram: ${bytes.length} bytes; at most ${MAX_DATAGRAM} go in one: send less, or send a message`,
+        `sendDatagram: ${bytes.length} bytes; at most ${MAX_DATAGRAM} go in one datagram: send a message`,
       );
     }
     this.#refuseWhenClosed('sendDatagram');
@@ -367,19 +369,17 @@ export class Session {
       violation: (close) => react(() => machine.handleViolation(env.now(), close)),
       lost: (loss) => react(() => this.#lose(loss, false)),
     });
-    machine.linkOpened(env.now(), link.nativeDatagram());
+    machine.linkOpened(env.now(), link.datagrams?.maxSize() ?? 0);
     machine.handleFrame(env.now(), { type: 'welcome', welcome });
     this.#work();
   }
 
   /** No transport worked, or the server refused. */
   #defeated({ close, retryAfterMs }: Defeat): void {
-    const reason = `no transport worked: ${summarizeFailure(this.#races.at(-1)?.attempts ?? [])}`;
-    const fatal = !shouldRetry(close);
-    if (this.#state === 'connecting' || fatal) {
-      this.#finish({ ...close, reason });
+    if (this.#state === 'connecting' || !shouldRetry(close)) {
+      this.#finish(close);
     } else {
-      this.#reason = reason;
+      this.#reason = close.reason;
       this.#scheduleRace(retryAfterMs);
     }
   }
@@ -614,12 +614,8 @@ export class Session {
     if (link === null) {
       return false;
     }
-    while (link.datagramRoom()) {
-      const datagram = machine.nativeDatagram();
-      if (datagram === null) {
-        break;
-      }
-      link.sendDatagram(datagram);
+    while (machine.hasNativeDatagram && link.datagrams?.room()) {
+      link.datagrams.send(machine.nativeDatagram());
     }
     for (let room = link.room(); room > 0; room = link.room()) {
       const packet = machine.packet(this.#env.now(), room);
@@ -657,15 +653,13 @@ export class Session {
 
   #listenToPage(): void {
     const nudge = () => this.#nudge();
-    const events: Record<string, (event: Event) => void> = {
-      online: nudge,
-      pageshow: nudge,
-      visibilitychange: () => this.#env.isHidden() || nudge(),
-      pagehide: (event) => (event as PageTransitionEvent).persisted || this.#leave(),
-    };
-    for (const [type, listener] of Object.entries(events)) {
-      this.#unlisten.push(this.#env.listen(type, listener));
-    }
+    const { listen } = this.#env;
+    this.#unlisten.push(
+      listen('online', nudge),
+      listen('pageshow', nudge),
+      listen('visibilitychange', () => this.#env.isHidden() || nudge()),
+      listen('pagehide', (event) => (event as PageTransitionEvent).persisted || this.#leave()),
+    );
   }
 
   /** The network or the tab came back: asks at once whether the link lives, or tries again at once. */
@@ -688,22 +682,20 @@ export class Session {
     this.#finish(close);
   }
 
-  #listenToSignal(signal: AbortSignal | undefined): void {
+  #listenToSignal(signal: AbortSignal): void {
     const abort = () => {
-      const reason = `aborted: ${messageOf(signal?.reason)}`;
+      const close = protocolClose('NORMAL', truncateUtf8(`aborted: ${messageOf(signal.reason)}`, MAX_REASON));
       if (this.#state === 'connecting') {
-        const error = new ThroughlineError('ABORTED', `connect was ${reason}`, signal?.reason);
-        this.#finish(protocolClose('NORMAL', reason), error);
+        this.#finish(close, new ThroughlineError('ABORTED', close.reason, signal.reason));
       } else {
-        this.#close(protocolClose('NORMAL', truncateUtf8(reason, MAX_REASON)));
+        this.#close(close);
       }
     };
-    if (signal?.aborted) {
+    if (signal.aborted) {
       queueMicrotask(abort);
-    } else {
-      signal?.addEventListener('abort', abort);
-      this.#unlisten.push(() => signal?.removeEventListener('abort', abort));
     }
+    signal.addEventListener('abort', abort);
+    this.#unlisten.push(() => signal.removeEventListener('abort', abort));
   }
 
   // ---- helpers ----
@@ -713,10 +705,6 @@ export class Session {
       this.#state = state;
       this.#events.emit('state', state);
     }
-  }
-
-  #attempts(): Attempt[] {
-    return this.#races.flatMap((race) => race.attempts);
   }
 
   #refuseWhenClosed(method: string): void {
@@ -739,11 +727,10 @@ function bytesOf(method: string, data: unknown): Uint8Array {
   if (ArrayBuffer.isView(data)) {
     return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
   }
+  // Not instanceof: it may come from another frame.
   if (Object.prototype.toString.call(data) === '[object ArrayBuffer]') {
     return new Uint8Array(data as ArrayBuffer);
   }
-  const kinds =
-    method === 'send' ? 'a string, an ArrayBuffer or a view of one' : 'an ArrayBuffer or a view of one';
-  const got = data === null ? 'null' : typeof data;
-  throw new TypeError(`${method} takes ${kinds}, not ${got}: JSON.stringify makes text of a value`);
+  const text = method === 'send' ? 'a string or ' : '';
+  throw new TypeError(`${method} takes ${text}bytes, not ${data === null ? data : typeof data}`);
 }

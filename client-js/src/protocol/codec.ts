@@ -60,10 +60,7 @@ export class Decoder {
       return null;
     }
     if (length.value > MAX_FRAME_PAYLOAD) {
-      throw new ProtocolError(
-        'FRAME_TOO_LARGE',
-        `a frame of ${length.value} bytes; at most ${MAX_FRAME_PAYLOAD} are allowed`,
-      );
+      throw new ProtocolError('FRAME_TOO_LARGE', `a frame of ${length.value} bytes`);
     }
     const end = length.end + length.value;
     if (bytes.length < end) {

@@ -9,10 +9,6 @@ export type DatagramKey = string | number;
 export class DatagramSlots {
   readonly #waiting = new Map<DatagramKey | symbol, Uint8Array>();
 
-  get isEmpty(): boolean {
-    return this.#waiting.size === 0;
-  }
-
   /** Puts a datagram in its key's slot. Returns how many it pushed out: an older one of the same key, or the oldest of all. */
   put(key: DatagramKey | undefined, bytes: Uint8Array): number {
     const slot = key ?? Symbol();
@@ -31,16 +27,16 @@ export class DatagramSlots {
     return this.#waiting.values().next().value;
   }
 
-  pop(): void {
-    const first = this.#waiting.keys().next();
-    if (!first.done) {
-      this.#waiting.delete(first.value);
+  /** Takes the first; empty bytes when there is none. */
+  pop(): Uint8Array {
+    for (const [slot, bytes] of this.#waiting) {
+      this.#waiting.delete(slot);
+      return bytes;
     }
+    return new Uint8Array(0);
   }
 
-  clear(): number {
-    const dropped = this.#waiting.size;
+  clear(): void {
     this.#waiting.clear();
-    return dropped;
   }
 }

@@ -3,7 +3,7 @@
 import { toBase64Url } from './base64.js';
 import { type Close, ProtocolError } from './close.js';
 import { MAX_DATAGRAM, MAX_REASON } from './limits.js';
-import { Reader, varintLength, type Writer } from './varint.js';
+import { Reader, varintLength, Writer } from './varint.js';
 
 /** The content of WELCOME (SPEC section 3.1). */
 export interface Welcome {
@@ -40,10 +40,10 @@ export type Frame =
 const WELCOME = 1;
 const CLOSE = 2;
 const STREAM = 3;
-const ACK = 4;
+export const ACK = 4;
 const DATAGRAM = 5;
-const PING = 6;
-const PONG = 7;
+export const PING = 6;
+export const PONG = 7;
 
 /** Bytes that a STREAM frame needs beside its data, at most. */
 export const MAX_STREAM_HEADER = 21;
@@ -52,8 +52,7 @@ export const MAX_DATAGRAM_HEADER = 3;
 
 /** Reads the payload of a frame of type `kind`; throws ProtocolError. */
 export function decodeFrame(kind: number, payload: Uint8Array): Frame {
-  const name = NAMES[kind] ?? '';
-  const malformed = () => new ProtocolError('MALFORMED_FRAME', `malformed ${name}`);
+  const malformed = () => new ProtocolError('MALFORMED_FRAME', `malformed frame of type ${kind}`);
   const reader = new Reader(payload, malformed);
   let frame: Frame;
   switch (kind) {
@@ -76,10 +75,7 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
       break;
     case DATAGRAM:
       if (payload.length > MAX_DATAGRAM) {
-        throw new ProtocolError(
-          'DATAGRAM_TOO_LARGE',
-          `a datagram of ${payload.length} bytes; at most ${MAX_DATAGRAM} are allowed`,
-        );
+        throw new ProtocolError('DATAGRAM_TOO_LARGE', `a datagram of ${payload.length} bytes`);
       }
       return { type: 'datagram', data: payload };
     case PING:
@@ -89,28 +85,23 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
       frame = { type: 'pong', id: reader.varint(), timeUs: reader.varint() };
       break;
     default:
-      throw new ProtocolError('UNKNOWN_FRAME', `unknown frame type 0x${kind.toString(16)}`);
+      throw new ProtocolError('UNKNOWN_FRAME', `unknown frame type ${kind}`);
   }
   reader.end();
   return frame;
 }
 
-export function writePing(out: Writer, id: number): void {
-  writeFields(out, PING, [id]);
-}
-
-export function writePong(out: Writer, id: number, timeUs: number): void {
-  writeFields(out, PONG, [id, timeUs]);
-}
-
-export function writeAck(out: Writer, stream: number, received: number, limit: number): void {
-  writeFields(out, ACK, [stream, received, limit]);
+/** Writes a frame whose fields are all varints: ACK, PING, PONG. */
+export function writeFields(out: Writer, kind: number, ...fields: number[]): void {
+  const payload = new Writer();
+  for (const field of fields) {
+    payload.varint(field);
+  }
+  writeFrame(out, kind, payload.finish());
 }
 
 export function writeDatagram(out: Writer, data: Uint8Array): void {
-  out.varint(DATAGRAM);
-  out.varint(data.length);
-  out.bytes(data);
+  writeFrame(out, DATAGRAM, data);
 }
 
 /** Everything of a STREAM frame but its `length` bytes of data. */
@@ -122,22 +113,17 @@ export function writeStreamHeader(out: Writer, stream: number, offset: number, l
 }
 
 export function writeClose(out: Writer, close: Close): void {
-  const reason = new TextEncoder().encode(close.reason);
-  out.varint(CLOSE);
-  out.varint(varintLength(close.code) + 1 + reason.length);
-  out.varint(close.code);
-  out.u8(close.application ? 1 : 0);
-  out.bytes(reason);
+  const payload = new Writer();
+  payload.varint(close.code);
+  payload.u8(close.application ? 1 : 0);
+  payload.bytes(new TextEncoder().encode(close.reason));
+  writeFrame(out, CLOSE, payload.finish());
 }
 
-const NAMES = ['', 'WELCOME', 'CLOSE', 'STREAM', 'ACK', 'DATAGRAM', 'PING', 'PONG'];
-
-function writeFields(out: Writer, kind: number, fields: number[]): void {
+function writeFrame(out: Writer, kind: number, payload: Uint8Array): void {
   out.varint(kind);
-  out.varint(fields.reduce((sum, field) => sum + varintLength(field), 0));
-  for (const field of fields) {
-    out.varint(field);
-  }
+  out.varint(payload.length);
+  out.bytes(payload);
 }
 
 function readWelcome(reader: Reader, malformed: () => Error): Welcome {

@@ -11,15 +11,16 @@
 import { type Close, ProtocolError, protocolClose } from './close.js';
 import { type DatagramKey, DatagramSlots } from './datagrams.js';
 import {
+  ACK,
   type Frame,
   MAX_DATAGRAM_HEADER,
   MAX_STREAM_HEADER,
+  PING,
+  PONG,
   type Welcome,
-  writeAck,
   writeClose,
   writeDatagram,
-  writePing,
-  writePong,
+  writeFields,
 } from './frames.js';
 import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_DATAGRAM, MAX_OPEN_PINGS, STREAM_CHUNK } from './limits.js';
 import { Assembler, encodeMessage, type Message } from './message.js';
@@ -81,7 +82,7 @@ export class Machine {
   #flush = false;
   #deadline = 0;
   #nativeDatagram = 0;
-  #sender = new StreamSender(0);
+  #sender = new StreamSender();
   #receiver = new StreamReceiver();
   #assembler = new Assembler(DEFAULT_MAX_MESSAGE);
   /** Messages of the old session that never left: they follow on the new one after what the application sends first. */
@@ -266,16 +267,18 @@ export class Machine {
     return out.length > 0 ? out.finish() : null;
   }
 
-  /** The next datagram for a link that has its own, or `null`. */
-  nativeDatagram(): Uint8Array | null {
+  /** Whether there is a datagram for a link that has its own. */
+  get hasNativeDatagram(): boolean {
     const front = this.#phase === 'open' ? this.#outgoing.front() : undefined;
-    if (front === undefined || front.length > this.#nativeDatagram) {
-      return null;
-    }
-    this.#outgoing.pop();
+    return front !== undefined && front.length <= this.#nativeDatagram;
+  }
+
+  /** Takes that datagram. */
+  nativeDatagram(): Uint8Array {
+    const bytes = this.#outgoing.pop();
     this.counters.datagramsOut++;
-    this.counters.bytesOut += front.length;
-    return front;
+    this.counters.bytesOut += bytes.length;
+    return bytes;
   }
 
   // ---- the application ----
@@ -295,7 +298,7 @@ export class Machine {
       this.#messages.splice(0, this.#firstMessage);
       this.#firstMessage = 0;
     }
-    first.receiver.taken(first.cost);
+    first.receiver.queued(-first.cost);
     return first.message;
   }
 
@@ -451,7 +454,7 @@ export class Machine {
       this.#sender.rewind(welcome.received, welcome.limit);
     } else {
       const old = this.#sender;
-      this.#sender = new StreamSender(0);
+      this.#sender = new StreamSender();
       this.#sender.acknowledge(welcome.received, welcome.limit);
       this.#receiver = new StreamReceiver();
       this.#assembler = new Assembler(welcome.maxMessage);
@@ -500,7 +503,7 @@ export class Machine {
 
   #writeControl(now: number, out: Writer): void {
     if (this.#pong !== null) {
-      writePong(out, this.#pong, Math.floor(now * 1000));
+      writeFields(out, PONG, this.#pong, Math.floor(now * 1000));
       this.#pong = null;
     }
     if (this.#pingDue) {
@@ -510,7 +513,7 @@ export class Machine {
         this.#pings.shift();
       }
       this.#pings.push({ id: this.#pingId, sentAt: now });
-      writePing(out, this.#pingId);
+      writeFields(out, PING, this.#pingId);
     }
   }
 
@@ -538,8 +541,7 @@ export class Machine {
     if (this.#ackDue || this.#receiver.isUrgent || (out.length > 0 && this.#receiver.hasNews)) {
       this.#ackAt = null;
       this.#ackDue = false;
-      const { received, limit } = this.#receiver.say();
-      writeAck(out, 0, received, limit);
+      writeFields(out, ACK, 0, ...this.#receiver.say());
     }
   }
 

@@ -90,13 +90,10 @@ export class Assembler {
       return;
     }
     if (Number.isNaN(length.value)) {
-      throw new ProtocolError('MALFORMED_MESSAGE', 'a message header that is no varint of this protocol');
+      throw new ProtocolError('MALFORMED_MESSAGE', 'a length above 2^53 - 1');
     }
     if (length.value > this.#maxMessage) {
-      throw new ProtocolError(
-        'MESSAGE_TOO_LARGE',
-        `a message of ${length.value} bytes; at most ${this.#maxMessage} are allowed`,
-      );
+      throw new ProtocolError('MESSAGE_TOO_LARGE', `a message of ${length.value} bytes`);
     }
     this.#text = kind.value === 1;
     this.#length = length.value;

@@ -5,7 +5,12 @@ import { decodeUtf8 } from '../protocol/frames.js';
 import type { Loss } from './link.js';
 
 /** A protocol close of code n is n + this on a carrier. */
-export const PROTOCOL_CODES = 4_000;
+const PROTOCOL_CODES = 4_000;
+
+/** The carrier's code for a close; `own` is what the carrier has for NORMAL and the application's. */
+export function carrierCode({ code, application }: Close, own: number): number {
+  return application || code === 0 ? own : PROTOCOL_CODES + code;
+}
 
 /** The close that a carrier's code stands for; `undefined` when it stands for none. */
 export function closeOfCarrier(code: number, reason: string): Close | undefined {

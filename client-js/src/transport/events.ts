@@ -1,7 +1,6 @@
 // An incremental parser of `text/event-stream`: bytes in pieces of any size, the `data:` lines of each event out.
 
-/** Limits were exceeded: whoever sends such a line is no Throughline server. */
-export class EventStreamError extends Error {}
+import { ProtocolError } from '../protocol/close.js';
 
 /**
  * Linear in its input: every piece is searched for line ends once, and a line that lies across many pieces is
@@ -10,7 +9,7 @@ export class EventStreamError extends Error {}
 export class EventParser {
   // Not fatal: what is not UTF-8 is not base64 either, and comments do not matter.
   readonly #decoder = new TextDecoder();
-  readonly #event: (data: string[]) => void;
+  readonly #event: (data: string[]) => unknown;
   readonly #maxLine: number;
   /** The pieces of the line that has no end yet, and their length. */
   #pieces: string[] = [];
@@ -21,12 +20,12 @@ export class EventParser {
   #dataLength = 0;
 
   /** `event` gets the values of an event's `data:` lines. `maxLine` bounds a line, and the data of an event, in characters. */
-  constructor(maxLine: number, event: (data: string[]) => void) {
+  constructor(maxLine: number, event: (data: string[]) => unknown) {
     this.#maxLine = maxLine;
     this.#event = event;
   }
 
-  /** Adds the next bytes. Throws EventStreamError. */
+  /** Adds the next bytes. Throws ProtocolError. */
   push(bytes: Uint8Array): void {
     const text = this.#decoder.decode(bytes, { stream: true });
     let start = 0;
@@ -75,7 +74,7 @@ const LINE_END = /\r\n|\n|\r/g;
 
 function bounded(length: number, max: number): number {
   if (length > max) {
-    throw new EventStreamError(`more than ${max} characters in one line or event`);
+    throw new ProtocolError('FRAME_TOO_LARGE', `an event of more than ${max} characters`);
   }
   return length;
 }

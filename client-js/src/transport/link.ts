@@ -17,17 +17,23 @@ export interface Link {
   room(): number;
   /** Sends one packet of whole frames. */
   send(packet: Uint8Array<ArrayBuffer>): void;
-  /** Largest native datagram in bytes; 0 when the transport has none. */
-  nativeDatagram(): number;
-  /** Whether `sendDatagram` takes one now; otherwise `writable` comes. */
-  datagramRoom(): boolean;
-  sendDatagram(bytes: Uint8Array): void;
+  /** Native datagrams, when the transport has them. */
+  readonly datagrams?: LinkDatagrams;
   /** Closes in the carrier's own way once what was sent has left. Resolves when it is done. */
   close(close: Close): Promise<void>;
   /** The page is going away: sends this last packet in whatever way outlives it. */
   leave(packet: Uint8Array<ArrayBuffer>, close: Close): void;
   /** Ends at once and says nothing, as a cut network would. */
   abort(): void;
+}
+
+/** The native datagrams of a link. */
+export interface LinkDatagrams {
+  /** Longest one, in bytes; 0 before WELCOME. */
+  maxSize(): number;
+  /** Whether `send` takes one now; otherwise `writable` comes. */
+  room(): boolean;
+  send(bytes: Uint8Array): void;
 }
 
 /** What a link reports. After `lost`, `abort` or `close` nothing more has to be listened to. */

@@ -4,7 +4,7 @@ import type { Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
 import { LINK_BUFFER_BYTES } from '../limits.js';
 import { type Close, ProtocolError, truncateUtf8 } from '../protocol/close.js';
-import { closeOfCarrier, PROTOCOL_CODES } from './carrier.js';
+import { carrierCode, closeOfCarrier } from './carrier.js';
 import type { Link, LinkHandlers, TransportKind } from './link.js';
 import { type Opening, openingProtocols } from './opening.js';
 import { deliver, guarded } from './packets.js';
@@ -16,7 +16,7 @@ const MAX_CLOSE_REASON = 123;
 
 export const websocket: TransportKind = {
   name: 'websocket',
-  missing: (env) => (env.WebSocket ? null : 'this browser has no WebSocket'),
+  missing: (env) => (env.WebSocket ? null : 'no WebSocket in this browser'),
   open: (env, opening, handlers) => new WebSocketLink(env, opening, handlers),
 };
 
@@ -62,22 +62,9 @@ class WebSocketLink implements Link {
     this.#socket?.send(packet);
   }
 
-  nativeDatagram(): number {
-    return 0;
-  }
-
-  datagramRoom(): boolean {
-    return false;
-  }
-
-  sendDatagram(): void {}
-
   close(close: Close): Promise<void> {
     // The socket sends what it holds before its close frame.
-    this.#end(
-      close.application || close.code === 0 ? 1000 : PROTOCOL_CODES + close.code,
-      truncateUtf8(close.reason, MAX_CLOSE_REASON),
-    );
+    this.#end(carrierCode(close, 1000), truncateUtf8(close.reason, MAX_CLOSE_REASON));
     return this.#closed;
   }
 
@@ -126,9 +113,7 @@ class WebSocketLink implements Link {
       if (!this.#over) {
         this.#over = true;
         const close = closeOfCarrier(code, reason);
-        const words = opened
-          ? `the websocket closed with ${code}${reason && ` (${reason})`}`
-          : `the websocket could not be opened (${code}); browsers do not tell why`;
+        const words = opened ? `the websocket closed with ${code}` : `closed with ${code} before it opened`;
         this.#handlers.lost({ reason: words, ...(close && { close }) });
       }
     };

@@ -2,120 +2,82 @@
 
 import type { Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
-import { CLOSE_MS, INCOMING_DATAGRAM_AGE_MS, INCOMING_DATAGRAMS, LINK_BUFFER_BYTES } from '../limits.js';
+import {
+  CLOSE_MS,
+  CUT_MS,
+  INCOMING_DATAGRAM_AGE_MS,
+  INCOMING_DATAGRAMS,
+  LINK_BUFFER_BYTES,
+} from '../limits.js';
 import { fromBase64 } from '../protocol/base64.js';
 import type { Close } from '../protocol/close.js';
 import { Decoder } from '../protocol/codec.js';
-import { closeOfCarrier, PROTOCOL_CODES } from './carrier.js';
+import { carrierCode, closeOfCarrier } from './carrier.js';
 import { locate } from './info.js';
-import type { Link, LinkHandlers, Loss, TransportKind } from './link.js';
+import type { Link, LinkDatagrams, LinkHandlers, Loss, TransportKind } from './link.js';
 import { type Opening, openingUrl, type WebTransportEndpoint } from './opening.js';
 import { guarded } from './packets.js';
 
 export const webtransport: TransportKind = {
   name: 'webtransport',
-  missing(env, opening) {
-    if (!env.WebTransport) {
-      return 'this browser has no WebTransport';
-    }
-    return opening.webtransport || opening.info || opening.base.startsWith('https:')
-      ? null
-      : 'the base is not https, and info is false';
-  },
+  missing: (env) => (env.WebTransport ? null : 'no WebTransport in this browser'),
   open: (env, opening, handlers) => new WebTransportLink(env, opening, handlers),
 };
 
-/** How long after `abort` the WebTransport session is closed for good; by then the server has given the link up. */
-const CUT_MS = 5_000;
+type Bytes = Uint8Array<ArrayBuffer>;
 
 class WebTransportLink implements Link {
+  readonly datagrams: LinkDatagrams = {
+    maxSize: () => (this.#datagrams && this.#wt ? this.#wt.datagrams.maxDatagramSize : 0),
+    room: () => this.#datagramRoom(),
+    send: (bytes) => void this.#datagrams?.write(bytes).catch(ignore),
+  };
   readonly #env: Environment;
   readonly #handlers: LinkHandlers;
   #wt: WebTransport | null = null;
-  #writer: WritableStreamDefaultWriter<Uint8Array<ArrayBuffer>> | null = null;
-  #reader: ReadableStreamDefaultReader<Uint8Array> | null = null;
+  #writer: WritableStreamDefaultWriter<Bytes> | null = null;
+  #reader: ReadableStreamDefaultReader<Bytes> | null = null;
   #datagrams: WritableStreamDefaultWriter<Uint8Array> | null = null;
   /** Bytes that the link stream was given and has not taken yet. */
   #pending = 0;
-  #waiting = false;
   #over = false;
 
   constructor(env: Environment, opening: Opening, handlers: LinkHandlers) {
     this.#env = env;
     this.#handlers = handlers;
-    void this.#run(opening);
+    this.#connect(opening).catch((error) => this.#lost({ reason: messageOf(error) }));
   }
 
   room(): number {
     const room = LINK_BUFFER_BYTES - this.#pending;
-    const enough = room >= LINK_BUFFER_BYTES / 4;
-    this.#waiting ||= !enough;
-    return this.#writer !== null && enough ? room : 0;
+    return this.#writer && room >= LINK_BUFFER_BYTES / 4 ? room : 0;
   }
 
-  send(packet: Uint8Array<ArrayBuffer>): void {
+  send(packet: Bytes): void {
+    const full = this.#pending > 0;
     this.#pending += packet.length;
-    this.#writer?.write(packet).then(
-      () => {
-        this.#pending -= packet.length;
-        if (this.#waiting && !this.#over) {
-          this.#waiting = false;
-          this.#handlers.writable();
-        }
-      },
-      () => {}, // the end of the session says why
-    );
-  }
-
-  nativeDatagram(): number {
-    return this.#datagrams === null ? 0 : (this.#wt?.datagrams.maxDatagramSize ?? 0);
-  }
-
-  datagramRoom(): boolean {
-    const writer = this.#datagrams;
-    if (writer === null || this.#over) {
-      return false;
-    }
-    if ((writer.desiredSize ?? 0) > 0) {
-      return true;
-    }
-    writer.ready.then(
-      () => this.#over || this.#handlers.writable(),
-      () => {},
-    );
-    return false;
-  }
-
-  sendDatagram(bytes: Uint8Array): void {
-    this.#datagrams?.write(bytes).catch(() => {});
+    this.#writer?.write(packet).then(() => {
+      this.#pending -= packet.length;
+      if (full && !this.#over) {
+        this.#handlers.writable();
+      }
+    }, ignore); // the end of the session says why
   }
 
   async close(close: Close): Promise<void> {
     this.#over = true;
-    const wt = this.#wt;
-    if (wt === null) {
-      return;
-    }
-    // wt.close() resets the streams, with what they still hold: so the stream is finished first, and the
-    // server, which has read CLOSE then, ends the session.
-    const over = wt.closed.catch(() => {});
-    let cancel = () => {};
-    const late = new Promise<void>((resolve) => {
-      cancel = this.#env.timer(CLOSE_MS, resolve);
-    });
-    const finished = this.#writer?.close().then(
-      () => over,
-      () => {},
-    );
-    await Promise.race([over, late, finished]);
+    // wt.close() resets the stream with what it still holds. So it is finished, and the server, which reads
+    // CLOSE before that end, closes the session.
+    this.#writer?.close().catch(ignore);
+    const cancel = this.#env.timer(CLOSE_MS / 2, () => this.#end(close));
+    await this.#wt?.closed.catch(ignore);
     cancel();
-    this.#closeSession(close);
   }
 
-  leave(packet: Uint8Array<ArrayBuffer>, close: Close): void {
+  leave(packet: Bytes, close: Close): void {
     this.send(packet);
     this.#over = true;
-    this.#closeSession(close);
+    this.#end(close);
   }
 
   abort(): void {
@@ -123,52 +85,29 @@ class WebTransportLink implements Link {
       return;
     }
     this.#over = true;
-    if (this.#writer === null) {
-      this.#closeSession(null);
-      return;
-    }
     // wt.close() would tell the server that the session ends. A reset link stream only tells that the link does.
-    this.#writer.abort().catch(() => {});
-    this.#reader?.cancel().catch(() => {});
-    this.#env.timer(CUT_MS, () => this.#closeSession(null));
+    this.#writer?.abort().catch(ignore);
+    this.#reader?.cancel().catch(ignore);
+    this.#env.timer(this.#writer ? CUT_MS : 0, () => this.#end());
   }
 
-  async #run(opening: Opening): Promise<void> {
-    try {
-      const endpoint = await locate(this.#env, opening);
-      if (typeof endpoint === 'string') {
-        this.#lost({ reason: endpoint, unavailable: true });
-      } else if (!this.#over) {
-        await this.#connect(openingUrl(endpoint.url, opening), endpoint);
-      }
-    } catch (error) {
-      this.#lost({ reason: messageOf(error) });
-    }
-  }
-
-  async #connect(url: string, { certificateHashes = [] }: WebTransportEndpoint): Promise<void> {
+  async #connect(opening: Opening): Promise<void> {
+    const endpoint = await locate(this.#env, opening);
     const { WebTransport } = this.#env;
-    if (!WebTransport) {
-      throw new Error('no WebTransport');
+    if (typeof endpoint === 'string' || !WebTransport) {
+      this.#lost({ reason: String(endpoint), unavailable: true });
+    } else if (!this.#over) {
+      await this.#run(new WebTransport(openingUrl(endpoint.url, opening), optionsOf(endpoint)));
     }
-    const wt = new WebTransport(url, {
-      congestionControl: 'low-latency',
-      protocols: ['throughline.v1'],
-      ...(certificateHashes.length > 0 && {
-        serverCertificateHashes: certificateHashes.map((hash) => ({
-          algorithm: 'sha-256',
-          value: fromBase64(hash),
-        })),
-      }),
-    });
+  }
+
+  async #run(wt: WebTransport): Promise<void> {
     this.#wt = wt;
     wt.closed.then(
-      ({ closeCode = 0, reason = '' }) => {
+      ({ closeCode: code = 0, reason = '' }) => {
         // The CLOSE frame may have been lost with the streams; 0 may also be a session that just ended.
-        const application = closeCode > 0 ? { code: closeCode, application: true, reason } : undefined;
-        const close = closeOfCarrier(closeCode, reason) ?? application;
-        const words = `the WebTransport session closed with ${closeCode}${reason && ` (${reason})`}`;
-        this.#lost({ reason: words, ...(close && { close }) });
+        const close = closeOfCarrier(code, reason) ?? (code > 0 && { code, application: true, reason });
+        this.#lost({ reason: `the WebTransport session closed with ${code}`, ...(close && { close }) });
       },
       (error) => this.#lost({ reason: messageOf(error) }),
     );
@@ -176,37 +115,26 @@ class WebTransportLink implements Link {
     const streams: ReadableStreamDefaultReader<WebTransportBidirectionalStream> =
       wt.incomingBidirectionalStreams.getReader();
     const { value: stream } = await streams.read();
-    streams.releaseLock();
-    if (stream === undefined || this.#over) {
+    if (!stream || this.#over) {
       return; // wt.closed says why
     }
     this.#writer = stream.writable.getWriter();
-    const reader: ReadableStreamDefaultReader<Uint8Array> = stream.readable.getReader();
-    this.#reader = reader;
+    this.#reader = stream.readable.getReader();
     this.#openDatagrams(wt.datagrams);
-    await this.#listen(reader);
-  }
-
-  async #listen(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
     const decoder = new Decoder();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (this.#over) {
-        return;
+    await drain(this.#reader, (bytes) => {
+      if (!this.#over) {
+        this.#handlers.heard(bytes.length);
+        guarded(this.#handlers, () => {
+          decoder.push(bytes);
+          for (let frame = decoder.next(); frame; frame = decoder.next()) {
+            this.#handlers.frame(frame);
+          }
+        });
       }
-      if (done) {
-        // The end of the session follows at once; when it does not, the link is lost all the same.
-        this.#env.timer(CLOSE_MS, () => this.#lost({ reason: 'the link stream ended' }));
-        return;
-      }
-      this.#handlers.heard(value.length);
-      guarded(this.#handlers, () => {
-        decoder.push(value);
-        for (let frame = decoder.next(); frame !== null && !this.#over; frame = decoder.next()) {
-          this.#handlers.frame(frame);
-        }
-      });
-    }
+    });
+    // The end of the session follows at once; when it does not, the link is lost all the same.
+    this.#env.timer(CLOSE_MS, () => this.#lost({ reason: 'the link stream ended' }));
   }
 
   #openDatagrams(datagrams: WebTransport['datagrams'] & { createWritable?: () => WritableStream }): void {
@@ -214,43 +142,64 @@ class WebTransportLink implements Link {
     datagrams.incomingHighWaterMark = INCOMING_DATAGRAMS;
     datagrams.incomingMaxAge = INCOMING_DATAGRAM_AGE_MS;
     this.#datagrams = (datagrams.createWritable?.() ?? datagrams.writable).getWriter();
-    void this.#listenDatagrams(datagrams.readable.getReader());
+    drain(datagrams.readable.getReader(), (bytes) => this.#over || this.#handlers.datagram(bytes)).catch(
+      ignore,
+    );
   }
 
-  async #listenDatagrams(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
-    try {
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (done || this.#over) {
-          return;
-        }
-        this.#handlers.datagram(value);
-      }
-    } catch {
-      // The end of the session says why.
+  #datagramRoom(): boolean {
+    const writer = this.#datagrams;
+    if (this.#over || !writer) {
+      return false;
     }
+    const room = (writer.desiredSize ?? 0) > 0;
+    if (!room) {
+      writer.ready.then(() => this.#over || this.#handlers.writable(), ignore);
+    }
+    return room;
   }
 
   #lost(loss: Loss): void {
     if (!this.#over) {
       this.#over = true;
-      this.#closeSession(null);
+      this.#end();
       this.#handlers.lost(loss);
     }
   }
 
-  #closeSession(close: Close | null): void {
+  #end(close?: Close): void {
     try {
-      this.#wt?.close(
-        close === null
-          ? undefined
-          : {
-              closeCode: close.application || close.code === 0 ? close.code : PROTOCOL_CODES + close.code,
-              reason: close.reason,
-            },
-      );
+      this.#wt?.close(close && { closeCode: carrierCode(close, close.code), reason: close.reason });
     } catch {
       // It has not been opened, or is closed already.
     }
   }
 }
+
+function optionsOf({ certificateHashes }: WebTransportEndpoint): WebTransportOptions {
+  return {
+    congestionControl: 'low-latency',
+    protocols: ['throughline.v1'],
+    ...(certificateHashes?.length && {
+      serverCertificateHashes: certificateHashes.map((hash) => ({
+        algorithm: 'sha-256',
+        value: fromBase64(hash),
+      })),
+    }),
+  };
+}
+
+async function drain(
+  reader: ReadableStreamDefaultReader<Bytes>,
+  each: (bytes: Bytes) => unknown,
+): Promise<void> {
+  for (;;) {
+    const { value } = await reader.read();
+    if (!value) {
+      return;
+    }
+    each(value);
+  }
+}
+
+function ignore(): void {}
