@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::limits::Limits;
 
-/// The longest idle timeout that is asked for: what QUIC can say is more than a day matters.
+/// The longest idle timeout that is asked for: far below what QUIC can express, and longer than anyone waits.
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Why there is no QUIC configuration.

@@ -155,6 +155,51 @@ async fn noise_on_every_kind_of_stream_hurts_only_its_own_connection() {
     soon(witness.conn.read_datagram()).await.expect("a datagram");
 }
 
+/// More of them by `WEBTRANSPORT_FUZZ=5000 cargo test mutated`.
+#[tokio::test]
+async fn mutated_handshakes_are_survived() {
+    let mut server = Server::start(Limits { max_connections_per_ip: 10_000, ..Limits::default() });
+    let witness = Client::connect(&server).await;
+    let (session, _send, _recv) = witness.open(&mut server).await;
+    let rounds = std::env::var("WEBTRANSPORT_FUZZ").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(100);
+    for seed in 0..rounds {
+        let (_endpoint, conn) = quic(server.addr).await.expect("connected");
+        let random = noise(seed + 1000, 16);
+        let mutate = |mut bytes: Vec<u8>, random: &[u8]| {
+            let at = usize::from(random[0]) % bytes.len();
+            match random[1] % 4 {
+                0 => bytes[at] = random[2],
+                1 => bytes.truncate(at),
+                2 => bytes.insert(at, random[2]),
+                _ => {}
+            }
+            bytes
+        };
+        let settings = vec![0x00, 0x04, 0x07, 0x33, 0x01, 0xab, 0x60, 0x37, 0x42, 0x01];
+        let mut request = frame(0x01, &qpack(&connect("/wt")));
+        request.extend(frame(0x00, &capsule::close(7, "over")));
+        let stream = vec![0x40, 0x41, 0x00, 1, 2, 3];
+        // Each may fail, because an earlier one may have ended the connection.
+        if let Ok(mut control) = conn.open_uni().await {
+            let _ = control.write_all(&mutate(settings, &random)).await;
+        }
+        if let Ok((mut send, _recv)) = conn.open_bi().await {
+            let _ = send.write_all(&mutate(request, &random[4..])).await;
+            let _ = send.finish();
+        }
+        if let Ok((mut send, _recv)) = conn.open_bi().await {
+            let _ = send.write_all(&mutate(stream, &random[8..])).await;
+        }
+        if random[15] % 2 == 0 {
+            conn.close(VarInt::from_u32(0), b"");
+        }
+        drop(server.sessions.try_recv());
+    }
+    assert_eq!(witness.get("/get").await.0, 200);
+    session.send_datagram(b"alive").expect("sent");
+    soon(witness.conn.read_datagram()).await.expect("a datagram");
+}
+
 #[tokio::test]
 async fn a_connection_beyond_its_addresss_share_is_refused() {
     let server = Server::start(Limits { max_connections_per_ip: 2, ..Limits::default() });
