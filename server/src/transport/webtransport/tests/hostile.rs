@@ -190,7 +190,7 @@ async fn mutated_handshakes_are_survived() {
         if let Ok((mut send, _recv)) = conn.open_bi().await {
             let _ = send.write_all(&mutate(stream, &random[8..])).await;
         }
-        if random[15] % 2 == 0 {
+        if random[15].is_multiple_of(2) {
             conn.close(VarInt::from_u32(0), b"");
         }
         drop(server.sessions.try_recv());
