@@ -74,7 +74,7 @@ export class Effects {
       if (to.motes.has(mote.id)) continue;
       for (const ship of to.ships.values()) {
         if (Math.hypot(ship.x - mote.x, ship.y - mote.y) < ship.radius + COLLECT_REACH) {
-          this.#burst(mote.x, mote.y, mote.large ? '#ffc46b' : '#ffe9b0', mote.large ? 9 : 3, 110);
+          this.#burst(mote.x, mote.y, mote.large ? '#ffc46b' : '#ffe9b0', mote.large ? 7 : 2, 110);
           break;
         }
       }
@@ -97,28 +97,49 @@ export class Effects {
   }
 
   drawTrails(c: CanvasRenderingContext2D, camera: Camera, ships: Ship[], ownId: number, now: number): void {
-    c.lineCap = 'round';
     for (const ship of ships) {
       const trail = this.#trailOf(ship, now);
-      const isDashing = (ship.flags & FLAG_DASHING) !== 0;
-      c.strokeStyle = shipColor(ship.id, ship.id === ownId, (ship.flags & FLAG_HUMAN) !== 0);
-      const width = ship.radius * camera.scale * (isDashing ? 1 : 0.5);
-      // Three strokes from thin and faint to wide and bright: cheaper than one per point, and as smooth to the eye.
-      const count = trail.xs.length;
-      for (let part = 0; part < 3; part++) {
-        const first = Math.floor((count * part) / 3);
-        c.globalAlpha = (isDashing ? 0.24 : 0.1) * (part + 1);
-        c.lineWidth = Math.max(1, (width * (part + 1)) / 3);
-        c.beginPath();
-        for (let n = first; n < count; n++) {
-          c.lineTo(camera.screenX(trail.xs[n] ?? 0), camera.screenY(trail.ys[n] ?? 0));
-        }
-        c.lineTo(camera.screenX(ship.x), camera.screenY(ship.y));
-        c.stroke();
-      }
+      const color = shipColor(ship.id, ship.id === ownId, (ship.flags & FLAG_HUMAN) !== 0);
+      this.#drawTrail(c, camera, ship, trail, color);
     }
     c.globalAlpha = 1;
     for (const [id, trail] of this.#trails) if (trail.seenAt !== now) this.#trails.delete(id);
+  }
+
+  /** A ribbon that narrows and fades towards its end: one shape, so that nothing overlaps itself. */
+  #drawTrail(c: CanvasRenderingContext2D, camera: Camera, ship: Ship, trail: Trail, color: string): void {
+    const count = trail.xs.length;
+    if (count < 2) return;
+    const isDashing = (ship.flags & FLAG_DASHING) !== 0;
+    const headX = camera.screenX(ship.x);
+    const headY = camera.screenY(ship.y);
+    const tailX = camera.screenX(trail.xs[0] ?? 0);
+    const tailY = camera.screenY(trail.ys[0] ?? 0);
+    const fade = c.createLinearGradient(tailX, tailY, headX, headY);
+    fade.addColorStop(0, 'transparent');
+    fade.addColorStop(1, color);
+    c.fillStyle = fade;
+    c.globalAlpha = isDashing ? 0.75 : 0.34;
+    const width = ship.radius * camera.scale * (isDashing ? 0.62 : 0.34);
+    const left: number[] = [];
+    const right: number[] = [];
+    for (let n = 0; n < count; n++) {
+      const x = camera.screenX(trail.xs[n] ?? 0);
+      const y = camera.screenY(trail.ys[n] ?? 0);
+      const dx = (n + 1 < count ? camera.screenX(trail.xs[n + 1] ?? 0) : headX) - x;
+      const dy = (n + 1 < count ? camera.screenY(trail.ys[n + 1] ?? 0) : headY) - y;
+      const length = Math.hypot(dx, dy);
+      if (length < 0.01) continue;
+      const half = (width * n) / count;
+      left.push(x - (dy / length) * half, y + (dx / length) * half);
+      right.push(x + (dy / length) * half, y - (dx / length) * half);
+    }
+    c.beginPath();
+    for (let n = 0; n < left.length; n += 2) c.lineTo(left[n] ?? 0, left[n + 1] ?? 0);
+    c.lineTo(headX, headY);
+    for (let n = right.length - 2; n >= 0; n -= 2) c.lineTo(right[n] ?? 0, right[n + 1] ?? 0);
+    c.closePath();
+    c.fill();
   }
 
   drawSparks(c: CanvasRenderingContext2D, camera: Camera): void {
@@ -135,8 +156,10 @@ export class Effects {
     for (const spark of this.#sparks) {
       c.globalAlpha = 1 - spark.age / spark.life;
       c.fillStyle = spark.color;
-      const size = spark.size * camera.scale;
-      c.fillRect(camera.screenX(spark.x) - size / 2, camera.screenY(spark.y) - size / 2, size, size);
+      const radius = spark.size * camera.scale * (1 - (0.6 * spark.age) / spark.life);
+      c.beginPath();
+      c.arc(camera.screenX(spark.x), camera.screenY(spark.y), radius, 0, 2 * Math.PI);
+      c.fill();
     }
     c.globalAlpha = 1;
   }
@@ -181,7 +204,7 @@ export class Effects {
         vy: Math.sin(angle) * v,
         age: 0,
         life: 0.25 + Math.random() * 0.4,
-        size: 2 + Math.random() * 3,
+        size: 1 + Math.random() * 1.6,
         color,
       });
     }

@@ -53,7 +53,7 @@ function describe(
   last: AttemptView | undefined,
   allowed: readonly Transport[] | null,
 ): { status: string; words: string; reason: string } {
-  const took = last?.ms == null ? '' : ` in ${milliseconds(last.ms)}`;
+  const took = last?.ms == null ? '' : ` · ${milliseconds(last.ms)}`;
   if (transport === current)
     return { status: 'used', words: `in use${last?.outcome === 'won' ? took : ''}`, reason: '' };
   if (allowed && !allowed.includes(transport)) return { status: 'off', words: 'switched off', reason: '' };

@@ -1,5 +1,7 @@
 /** Span over which rates are counted, ms: steady to read, quick to show a change. */
 const WINDOW_MS = 2_000;
+/** A pause longer than this counts as one, ms. */
+const STALL_MS = 150;
 /** A point of the sparkline stands for this long, ms. */
 const SAMPLE_MS = 100;
 /** 20 seconds. */
@@ -50,13 +52,12 @@ export class Metrics {
 
   statesPerSecond(now: number): number {
     while ((this.#arrivals[0] ?? now) < now - WINDOW_MS) this.#arrivals.shift();
-    // From first to last arrival, so that the first two seconds do not look slow, nor a stall fast.
     const first = this.#arrivals[0];
-    if (first === undefined || this.#arrivals.length < 2) return 0;
-    const isFilling = now - first < WINDOW_MS - 100 && this.states === this.#arrivals.length;
-    return isFilling
-      ? ((this.#arrivals.length - 1) * 1_000) / Math.max(1, now - first)
-      : (this.#arrivals.length * 1_000) / WINDOW_MS;
+    const last = this.#arrivals.at(-1);
+    if (first === undefined || last === undefined || this.#arrivals.length < 2) return 0;
+    // Intervals over the time they took: exact from the first second on. While nothing comes, that time goes on.
+    const until = now - last > STALL_MS ? now : last;
+    return ((this.#arrivals.length - 1) * 1_000) / Math.max(1, until - first);
   }
 
   /** Smoothed over about half a second, ms. */

@@ -18,6 +18,7 @@ export class Painter {
   readonly camera = new Camera();
   #canvas: HTMLCanvasElement;
   #lastFrame = 0;
+  #light = document.createElement('canvas');
 
   constructor(canvas: HTMLCanvasElement) {
     this.#canvas = canvas;
@@ -80,19 +81,7 @@ export class Painter {
     c.beginPath();
     c.rect(left, top, side, side);
     c.clip();
-    const light = c.createRadialGradient(
-      width / 2,
-      height * 0.45,
-      0,
-      width / 2,
-      height / 2,
-      Math.hypot(width, height) * 0.6,
-    );
-    light.addColorStop(0, '#111a33');
-    light.addColorStop(0.55, '#0a1020');
-    light.addColorStop(1, '#070a14');
-    c.fillStyle = light;
-    c.fillRect(0, 0, width, height);
+    this.#drawLight(c, width, height);
 
     const step = GRID_UNITS * camera.scale;
     c.strokeStyle = 'rgb(130 160 220 / 6.5%)';
@@ -124,6 +113,25 @@ export class Painter {
     c.strokeRect(left - 5, top - 5, side + 10, side + 10);
   }
 
+  /** The gradient behind everything, painted once per size: it is the most costly thing on the page otherwise. */
+  #drawLight(c: CanvasRenderingContext2D, width: number, height: number): void {
+    const picture = this.#light;
+    if (picture.width !== this.#canvas.width || picture.height !== this.#canvas.height) {
+      picture.width = this.#canvas.width;
+      picture.height = this.#canvas.height;
+      const p = picture.getContext('2d');
+      if (!p) return;
+      const [x, y] = [picture.width / 2, picture.height / 2];
+      const light = p.createRadialGradient(x, y * 0.9, 0, x, y, Math.hypot(x, y) * 1.2);
+      light.addColorStop(0, '#111a33');
+      light.addColorStop(0.55, '#0a1020');
+      light.addColorStop(1, '#070a14');
+      p.fillStyle = light;
+      p.fillRect(0, 0, picture.width, picture.height);
+    }
+    c.drawImage(picture, 0, 0, width, height);
+  }
+
   #drawShip(c: CanvasRenderingContext2D, ship: Ship, isOwn: boolean, now: number): void {
     const { camera } = this;
     const isStunned = (ship.flags & FLAG_STUNNED) !== 0;
@@ -131,9 +139,10 @@ export class Painter {
     c.save();
     c.translate(camera.screenX(ship.x), camera.screenY(ship.y));
     if (ship.flags & FLAG_SHIELDED) {
-      c.globalAlpha = 0.35 + 0.2 * Math.sin(now / 90);
-      c.strokeStyle = isOwn ? OWN_COLOR : '#c9d8ff';
-      c.lineWidth = 1.5;
+      c.globalAlpha = 0.22 + 0.12 * Math.sin(now / 110);
+      c.strokeStyle = isOwn ? OWN_COLOR : '#b9caf5';
+      c.lineWidth = 1.25;
+      c.setLineDash([5, 4]);
       c.beginPath();
       c.arc(0, 0, radius * 1.3, 0, 2 * Math.PI);
       c.stroke();

@@ -17,6 +17,7 @@ export class Social {
   bots = 0;
   #names = new Map<number, string>();
   #leaders: Leader[] = [];
+  #shown = '';
   #unread = 0;
   #lines = element('lines');
   #toggle = element('chat-toggle');
@@ -118,8 +119,12 @@ export class Social {
   /** Draws the leaderboard, with the own place below when it is not among the first. */
   showLeaders(score: number, rank: number): void {
     setText(element('population'), `${this.players} + ${this.bots} bots`);
+    const isListed = this.#leaders.some((leader) => leader.id === this.ownId);
+    const shown = JSON.stringify([this.#leaders, isListed ? null : [this.nameOf(this.ownId), score, rank]]);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
     const rows = this.#leaders.map((leader, index) => this.#row(leader, index + 1));
-    if (this.ownId >= 0 && rank > 0 && !this.#leaders.some((leader) => leader.id === this.ownId)) {
+    if (this.ownId >= 0 && rank > 0 && !isListed) {
       const own = { id: this.ownId, name: this.nameOf(this.ownId) ?? 'You', score, bot: false };
       const row = this.#row(own, rank);
       row.classList.add('apart');

@@ -3,7 +3,7 @@
 export const OWN_COLOR = '#5ef2c8';
 /** People stand out, bots do not: warm and strong against cool and quiet. */
 const HUMAN_HUES = [18, 42, 330, 280, 355, 68, 305, 200];
-const BOT_HUES = [214, 226, 238, 250, 204];
+const BOT_HUES = [214, 228, 244, 262, 198, 184];
 /** Side of a ship's picture, in which its hull has a quarter of that as radius: the rest is glow. */
 const SIDE = 192;
 const HULL = SIDE / 4;

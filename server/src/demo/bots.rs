@@ -63,7 +63,7 @@ impl Mind {
     fn think(&mut self, own: &Ship, seen: &Surroundings<'_>, rng: &mut Rng) {
         self.prey = None;
         self.thrust = 0.75;
-        if own.cooldown_ticks == 0 && rng.unit() < 0.1 + 0.5 * self.temper {
+        if own.cooldown_ticks == 0 && rng.unit() < 0.02 + 0.16 * self.temper {
             self.prey = nearest(own, seen);
         }
         if self.prey.is_some() {

@@ -94,7 +94,8 @@ impl World {
     pub(super) fn join(&mut self) -> Option<ShipId> {
         let id = self.seats.pop_front()?;
         self.ships[usize::from(id)] = spawn(Pilot::Human, &mut self.rng);
-        self.ranks[usize::from(id)] = self.order.len() as u16 + 1;
+        // Last, until the next count.
+        self.ranks[usize::from(id)] = self.ships().count() as u16;
         Some(id)
     }
 
