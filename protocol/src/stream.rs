@@ -114,11 +114,7 @@ impl Sender {
             return;
         }
         self.acked = received;
-        if self.next < received {
-            // Acknowledged on another link before it was sent again on this one.
-            self.next = received;
-            self.cursor = (usize::MAX, 0);
-        }
+        self.next = self.next.max(received); // acknowledged on another link before it was sent again on this one
         while newly > 0 {
             let left = self.chunks[0].len() - self.front;
             if newly < left {
