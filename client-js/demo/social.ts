@@ -138,7 +138,7 @@ export class Social {
     row.classList.toggle('self', leader.id === this.ownId);
     row.append(
       create('span', 'place', String(place)),
-      create('span', 'name', leader.name),
+      create('span', 'who', leader.name),
       create('span', 'score', String(leader.score)),
     );
     return row;
