@@ -88,15 +88,17 @@ impl Link for WebTransportLink {
             return Poll::Ready(Ok(Received::Datagram(payload)));
         }
         // The stream before the end of the session: a CLOSE may stand in it.
-        match self.recv.poll_read_chunk(cx, READ_CHUNK) {
+        let stream_ended = match self.recv.poll_read_chunk(cx, READ_CHUNK) {
             Poll::Ready(Ok(Some(bytes))) => return Poll::Ready(Ok(Received::Bytes(bytes))),
-            Poll::Ready(Ok(None)) if self.session.poll_closed(cx).is_pending() => {
-                return Poll::Ready(Err(LinkEnd::Lost("the client ended the link stream".into())));
-            }
-            _ => {}
-        }
+            Poll::Ready(Ok(None) | Err(_)) => true,
+            Poll::Pending => false,
+        };
         if let Poll::Ready(closed) = self.session.poll_closed(cx) {
             return Poll::Ready(Err(closed_by_peer(closed)));
+        }
+        if stream_ended {
+            // Firefox says no more than this when a page is left: the session and its QUIC connection stay as they are.
+            return Poll::Ready(Err(LinkEnd::Lost("the client ended the link stream".into())));
         }
         if self.session.poll_accept_bi(cx).is_ready() || self.session.poll_accept_uni(cx).is_ready() {
             let reason = "a stream of the client's own: the link stream is the only one in this version";
@@ -136,6 +138,5 @@ fn closed_by_peer(closed: Closed) -> LinkEnd {
         How::Malformed => LinkEnd::Lost("the client broke the rules of the CONNECT stream".into()),
         How::ConnectionLost(Some(error)) => LinkEnd::Lost(error.to_string()),
         How::ConnectionLost(None) | How::Server => LinkEnd::Lost("the QUIC connection ended".into()),
-        _ => LinkEnd::Lost("the WebTransport session ended".into()),
     }
 }

@@ -20,6 +20,7 @@ pub(super) const H3_REQUEST_REJECTED: VarInt = VarInt::from_u32(0x10b);
 pub(super) const H3_REQUEST_CANCELLED: VarInt = VarInt::from_u32(0x10c);
 /// The stream ended, or stood still, before it held a request.
 pub(super) const H3_REQUEST_INCOMPLETE: VarInt = VarInt::from_u32(0x10d);
+#[cfg(test)]
 /// A message, a body or a capsule was malformed.
 pub(super) const H3_MESSAGE_ERROR: VarInt = VarInt::from_u32(0x10e);
 /// A stream that cannot be kept: its session is not known in time, or its session's queue is full

@@ -53,15 +53,6 @@ impl DatagramSender {
         self.send_framed(framed.freeze())
     }
 
-    /// As [`send`](Self::send), without copying when the session is the first request of its connection,
-    /// as a browser's always is.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub(crate) fn send_shared(&self, datagram: &SharedDatagram) -> Result<(), DatagramError> {
-        if self.quarter == 0 { self.send_framed(datagram.framed.clone()) } else { self.send(datagram.payload()) }
-    }
-
     /// The most bytes that a datagram can have on this path, as it is now; `None` when the client
     /// takes none.
     pub(crate) fn max_size(&self) -> Option<usize> {
@@ -89,27 +80,5 @@ impl DatagramSender {
 impl std::fmt::Debug for DatagramSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DatagramSender").field("session", &(self.quarter * 4)).finish_non_exhaustive()
-    }
-}
-
-/// A datagram for many sessions, encoded once; clones share its memory.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedDatagram {
-    /// The payload behind the quarter stream id 0.
-    framed: Bytes,
-}
-
-impl SharedDatagram {
-    /// Copies `payload` once, for all who will send it.
-    pub(crate) fn new(payload: &[u8]) -> Self {
-        let mut framed = BytesMut::with_capacity(1 + payload.len());
-        framed.put_u8(0);
-        framed.put_slice(payload);
-        Self { framed: framed.freeze() }
-    }
-
-    /// What the receiver sees.
-    pub(crate) fn payload(&self) -> &[u8] {
-        &self.framed[1..]
     }
 }

@@ -31,12 +31,12 @@ mod table;
 mod upgrade;
 mod varint;
 
-pub(crate) use datagram::{DatagramError, DatagramSender, SharedDatagram};
+pub(crate) use datagram::DatagramSender;
 pub(crate) use endpoint::{bind, serve};
 pub(crate) use limits::Limits;
-pub(crate) use quic::{ConfigError, quic_config};
+pub(crate) use quic::quic_config;
 pub(crate) use session::{Closed, How, WebTransport};
-pub(crate) use stream::{OpenError, RecvStream, SendStream, StreamError};
+pub(crate) use stream::{OpenError, RecvStream, SendStream};
 pub(crate) use upgrade::{Upgrade, UpgradeError};
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! One HTTP/3 request: through the router, and back.
 
 use std::{
-    future::Future,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
