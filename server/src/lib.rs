@@ -49,3 +49,8 @@ pub use session::{Closed, Event, Identity, SendError, Session};
 pub use throughline_protocol::{Datagram, Message, SendDatagramError, SessionId, Stats, TrySendError};
 pub use transport::Transport;
 pub use transport::open::{Open, Rejection, Resume};
+
+/// The README's program must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
