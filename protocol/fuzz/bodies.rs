@@ -1,0 +1,203 @@
+//! What is fuzzed, apart from the fuzzer: `cargo fuzz` calls these bodies, and so does `tests/fuzz.rs`, with seeded
+//! input, on every run of the tests.
+
+use bytes::{Bytes, BytesMut};
+use throughline_protocol::limits::{MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_PACKET};
+use throughline_protocol::{Close, Config, Datagram, Decoder, Event, Frame, Machine, Message, ResumeKey, SessionId};
+
+/// Type and length, each in its longest form.
+const LONGEST_HEADER: usize = 16;
+
+/// The first byte says how the rest is cut into pieces. It must be read alike in one piece; frames come out as they
+/// would be written; nothing is kept beyond a frame.
+pub(crate) fn decoder(input: &[u8]) {
+    let Some((&cut, input)) = input.split_first() else { return };
+    let mut whole = Decoder::new();
+    whole.push(Bytes::copy_from_slice(input));
+    let mut frames = Vec::new();
+    let end = loop {
+        match whole.next_frame() {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) => break Ok(whole.is_empty()),
+            Err(error) => break Err(error),
+        }
+    };
+
+    let mut again = frames.iter();
+    let mut pieces = Decoder::new();
+    let mut pieces_end = Ok(true);
+    for piece in input.chunks(usize::from(cut) + 1) {
+        pieces.push(Bytes::copy_from_slice(piece));
+        loop {
+            match pieces.next_frame() {
+                Ok(Some(frame)) => assert_eq!(Some(&frame), again.next()),
+                Ok(None) => break pieces_end = Ok(pieces.is_empty()),
+                Err(error) => break pieces_end = Err(error),
+            }
+        }
+    }
+    assert_eq!(again.next(), None);
+    assert_eq!(pieces_end, end);
+
+    let mut written = BytesMut::new();
+    for frame in &frames {
+        written.clear();
+        frame.encode(&mut written);
+        assert!(written.len() <= MAX_FRAME_PAYLOAD + LONGEST_HEADER);
+        let mut decoder = Decoder::new();
+        decoder.push(written.clone().freeze());
+        assert_eq!(decoder.next_frame().as_ref(), Ok(&Some(frame.clone())));
+        assert!(decoder.is_empty());
+    }
+}
+
+/// Commands for a machine: its role, and then a byte for what happens and what belongs to it. Whatever happens, it
+/// neither panics nor sends without end, it keeps to its bounds, and what it sends can be read.
+pub(crate) fn machine(input: &[u8]) {
+    const MAX_MESSAGE: usize = 2_000;
+    const WINDOW: u64 = 1_000;
+    const SEND_BUFFER: u64 = 3_000;
+    let mut input = Input(input);
+    let config = Config {
+        max_message_bytes: MAX_MESSAGE,
+        receive_window_bytes: WINDOW,
+        send_buffer_bytes: SEND_BUFFER,
+        ..Config::default()
+    };
+    let server = input.byte() & 1 == 0;
+    let mut machine =
+        if server { Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16])) } else { Machine::client(config) };
+    let mut decoder = Decoder::new();
+    let mut now = 1_700_000_000_000_000;
+    let (mut taken, mut taken_bytes) = (0, 0);
+    let mut ended = false;
+    machine.link_opened(now, None, None);
+    while !input.0.is_empty() {
+        match input.byte() % 16 {
+            0..=5 => {
+                // Bytes of a link. They are frames, mostly, since the fuzzer learns to write them.
+                let len = usize::from(input.byte());
+                let bytes = input.take(len);
+                machine.count_received(bytes.len());
+                decoder.push(Bytes::copy_from_slice(bytes));
+                loop {
+                    match decoder.next_frame() {
+                        Ok(Some(frame)) => machine.handle_frame(now, frame),
+                        Ok(None) => break,
+                        Err(error) => {
+                            break machine.handle_violation(now, Close::protocol(error.code(), error.to_string()));
+                        }
+                    }
+                }
+            }
+            6 => {
+                let (offset, len) = (machine.received(), usize::from(input.byte()));
+                let data = Bytes::copy_from_slice(input.take(len));
+                machine.handle_frame(now, Frame::Stream { stream: 0, offset, data });
+            }
+            7 => {
+                let len = usize::from(input.byte()) * 5;
+                machine.handle_datagram(now, Bytes::copy_from_slice(input.take(len)));
+            }
+            8 => {
+                now += u64::from(input.byte()) * 100_000;
+                if machine.poll_timeout().is_some_and(|at| at <= now) {
+                    machine.handle_timeout(now);
+                }
+            }
+            9 => {
+                let len = usize::from(input.byte()) * 9;
+                let sent = machine.send(Message::from(vec![7; len]));
+                assert!(sent.is_ok() || len > 0 || !machine.has_room() || machine.closing().is_some());
+            }
+            10 => {
+                let (key, len) = (input.byte(), usize::from(input.byte()) * 5);
+                let sent = machine.send_datagram(Datagram::from(vec![7; len]), key.checked_sub(250).map(u64::from));
+                assert!(sent.is_ok() || len > MAX_DATAGRAM || machine.closing().is_some());
+            }
+            11 | 12 => match machine.poll_event() {
+                Some(Event::Message(message)) => {
+                    assert!(!ended && (message.len() <= MAX_MESSAGE || !server));
+                    taken += 1;
+                    taken_bytes += message.len() as u64;
+                }
+                Some(Event::Datagram(payload)) => assert!(!ended && payload.len() <= MAX_DATAGRAM),
+                Some(Event::Opened) => assert!(!ended),
+                Some(Event::Closed(_)) => {
+                    assert!(!ended, "told twice");
+                    ended = true;
+                }
+                None => {}
+            },
+            13 => {
+                let native = input.byte();
+                let resume = (native & 1 == 1).then(|| u64::from(input.byte()));
+                decoder = Decoder::new();
+                machine.link_opened(now, (native > 100).then_some(usize::from(native) * 6), resume);
+            }
+            14 => machine.close(now, Close::application(u32::from(input.byte()), "fuzz")),
+            _ => match input.byte() % 8 {
+                0 => machine.link_lost("fuzz"),
+                1 => machine.link_closed(7, "fuzz"),
+                _ => machine.heard_from(now),
+            },
+        }
+        send(&mut machine, now);
+        if server {
+            // The header of a message has between 2 and 16 bytes.
+            let waiting = machine.received().saturating_sub(taken_bytes + 16 * taken);
+            assert!(waiting <= WINDOW + MAX_MESSAGE as u64 + 16, "{waiting} bytes wait");
+            assert!(machine.buffered_bytes() < SEND_BUFFER + MAX_MESSAGE as u64 + 16);
+        }
+    }
+}
+
+/// Everything that the machine wants to send comes to an end, and can be read.
+fn send(machine: &mut Machine, now: u64) {
+    let mut decoder = Decoder::new();
+    for _ in 0..200 {
+        let packet = machine.poll_transmit(now, MAX_PACKET);
+        let datagram = machine.poll_datagram();
+        if packet.is_none() && datagram.is_none() {
+            return;
+        }
+        assert!(datagram.is_none_or(|datagram| datagram.len() <= MAX_DATAGRAM));
+        if let Some(packet) = packet {
+            assert!(packet.len() <= MAX_PACKET);
+            decoder.push(packet.into_bytes());
+            while decoder.next_frame().expect("a machine writes frames").is_some() {}
+            assert!(decoder.is_empty(), "a packet is of whole frames");
+        }
+    }
+    panic!("it sends without end");
+}
+
+/// Ids and keys as text.
+pub(crate) fn text(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        if let Ok(id) = text.parse::<SessionId>() {
+            assert_eq!(id.to_string(), text);
+        }
+        if let Ok(key) = text.parse::<ResumeKey>() {
+            assert_eq!(key.expose(), text);
+        }
+    }
+    if let Some(id) = input.first_chunk::<16>() {
+        assert_eq!(SessionId(*id).to_string().parse(), Ok(SessionId(*id)));
+    }
+}
+
+/// The input of a fuzzer, taken from the front; zeros after its end.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> u8 {
+        self.take(1).first().copied().unwrap_or_default()
+    }
+
+    fn take(&mut self, len: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
