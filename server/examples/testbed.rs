@@ -1,7 +1,7 @@
 //! The application behind the end-to-end tests: echoes, floods, counts, and closes on command.
 //!
 //! `testbed [CONFIG]` listens where the configuration (or `THROUGHLINE_*`) says and prints the ready line of
-//! `throughline demo --json`. What is received is sent back, except text messages that begin with `!`:
+//! `throughline demo --json`; the log is JSON. `/blank` is a page with the browser client. What is received is sent back, except text messages that begin with `!`:
 //! - `!flood COUNT`: that many messages of mixed size, then `flooded COUNT`;
 //! - `!expect COUNT`: counts that many such messages from the client, then answers `received COUNT`, or what was wrong;
 //! - `!states HZ SECONDS`: datagrams under one key: sequence number (u32) and the server's clock in ms (f64), big-endian;
@@ -13,7 +13,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use axum::response::Html;
+use axum::routing::get;
 use throughline::{Config, Event, Identity, Message, Open, Rejection, Server, Session};
+
+/// A page that has the browser client, and nothing else: no icon either, so that nothing fails to load.
+const BLANK: &str = r#"<!doctype html><meta charset="utf-8"><title>testbed</title><link rel="icon" href="data:,">
+<script type="module">window.throughline = await import('/throughline.js');</script>"#;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -23,11 +29,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_env_filter(tracing_subscriber::EnvFilter::new(config.log.filter.clone()))
+        .json()
+        .flatten_event(true)
         .init();
     let drain_timeout = config.limits.drain_timeout;
+    let scheme = if config.tcp.tls { "https" } else { "http" };
     let server = Server::builder()
         .config(config)
-        .routes(throughline::demo::assets())
+        .routes(throughline::demo::assets().route("/blank", get(async || Html(BLANK))))
         .authenticate(|open| std::future::ready(authenticate(open)))
         .on_session(run)
         .start()
@@ -35,7 +44,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hashes: Vec<_> = server.certificate_hashes().iter().map(throughline_certs::base64).collect();
     let ready = serde_json::json!({
         "event": "ready",
-        "tcp": server.tcp_addr().map(|addr| format!("http://{addr}")),
+        "tcp": server.tcp_addr().map(|addr| format!("{scheme}://{addr}")),
         "quic": server.quic_addr().map(|addr| format!("https://{addr}")),
         "certificateHashes": hashes,
     });

@@ -1,0 +1,144 @@
+// What tests call inside the page: `kit`. It stands beside the browser client, and knows the commands of the testbed.
+
+window.kit = (() => {
+  /** Rejects when `promise` takes longer. */
+  function within(ms, promise, what) {
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new Error(`${what}: not within ${ms} ms`)), ms);
+    });
+    return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+  }
+
+  /** What arrives, in order, for who asks for the next. */
+  class Inbox {
+    #items = [];
+    #waiter = null;
+
+    put(item) {
+      this.#items.push(item);
+      this.#waiter?.();
+    }
+
+    async next(ms = 10_000) {
+      if (this.#items.length === 0) {
+        const filled = new Promise((resolve) => {
+          this.#waiter = resolve;
+        });
+        await within(ms, filled, 'the next item');
+      }
+      return this.#items.shift();
+    }
+  }
+
+  /** A session over `transport` alone, open, with inboxes. */
+  async function open(transport, options = {}) {
+    const session = window.throughline.connect('/rt', { transports: [transport], ...options });
+    const messages = new Inbox();
+    const datagrams = new Inbox();
+    session.on('message', (message) => messages.put(message));
+    session.on('datagram', (datagram) => datagrams.put(datagram));
+    await within(15_000, session.ready, `ready over ${transport}`);
+    return { session, messages, datagrams };
+  }
+
+  /** Watches `!states` at `hz` for `seconds`, counted from the first one. */
+  function states(session, hz, seconds) {
+    const seen = { count: 0, backwards: 0, ages: [], gaps: [] };
+    let first = null;
+    let last = 0;
+    let newest = -1;
+    return within(
+      (seconds + 10) * 1_000,
+      new Promise((resolve) => {
+        const off = session.on('datagram', (bytes) => {
+          const now = performance.now();
+          first ??= now;
+          if (now - first > seconds * 1_000) {
+            off();
+            seen.ages.sort((a, b) => a - b);
+            resolve({
+              rate: seen.count / seconds,
+              count: seen.count,
+              backwards: seen.backwards,
+              medianAgeMs: seen.ages[seen.ages.length >> 1],
+              longestGapMs: Math.max(...seen.gaps),
+            });
+            return;
+          }
+          const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+          const sequence = view.getUint32(0);
+          seen.count++;
+          seen.backwards += sequence <= newest;
+          newest = Math.max(newest, sequence);
+          seen.ages.push(session.serverTime() - view.getFloat64(4));
+          if (last > 0) {
+            seen.gaps.push(now - last);
+          }
+          last = now;
+        });
+        session.send(`!states ${hz} ${seconds + 2}`);
+      }),
+      'states',
+    );
+  }
+
+  /** The message at `index`, as server/examples/testbed.rs makes it. */
+  function numbered(index) {
+    const length = index % 1_000 === 999 ? 100_000 : 4 + ((Math.imul(index, 2_654_435_761) >>> 8) % 3_000);
+    const bytes = new Uint8Array(length).fill(index & 0xff);
+    new DataView(bytes.buffer).setUint32(0, index);
+    return bytes;
+  }
+
+  /** The server sends `count` numbered messages; resolves when all came, once and in order. */
+  function receiveFlood(session, count, ms) {
+    let next = 0;
+    let off = () => {};
+    const done = new Promise((resolve, reject) => {
+      off = session.on('message', (message) => {
+        if (typeof message === 'string') {
+          const wanted = `flooded ${count}`;
+          const complete = next === count && message === wanted;
+          complete ? resolve() : reject(new Error(`"${message}" after ${next} messages`));
+        } else if (!isNumbered(message, next)) {
+          const got = new DataView(message.buffer, message.byteOffset).getUint32(0);
+          reject(new Error(`message ${next} is that of ${got}, or damaged`));
+        } else {
+          next++;
+        }
+      });
+      session.closed.then((info) => reject(new Error(`closed at ${next}: ${JSON.stringify(info)}`)));
+      session.send(`!flood ${count}`);
+    });
+    return within(ms, done, 'flood').catch((error) => {
+      throw new Error(`${error.message} (${next} had come)`);
+    }).finally(off);
+  }
+
+  /** Byte for byte in both length and ends; the whole of it for one in a hundred, since the page is not what is tested. */
+  function isNumbered(bytes, index) {
+    const wanted = numbered(index);
+    const step = index % 100 === 0 ? 1 : 97;
+    for (let i = 0; i < wanted.length; i += step) {
+      if (bytes[i] !== wanted[i]) {
+        return false;
+      }
+    }
+    return bytes.length === wanted.length && bytes[3] === wanted[3] && bytes.at(-1) === wanted.at(-1);
+  }
+
+  /** Sends `count` numbered messages; resolves with what the server says about them. */
+  async function sendFlood({ session, messages }, count, ms) {
+    session.send(`!expect ${count}`);
+    for (let index = 0; index < count; index++) {
+      if (session.bufferedBytes > 1_000_000) {
+        await within(ms, session.drained(500_000), `drained at ${index}`);
+      }
+      session.send(numbered(index));
+    }
+    return messages.next(ms);
+  }
+
+  return { within, open, states, numbered, receiveFlood, sendFlood, Inbox };
+})();
