@@ -113,12 +113,11 @@ impl Session {
         loop {
             let notified = self.0.incoming.notified();
             match self.0.next_event() {
-                Some(MachineEvent::Opened) => continue,
-                Some(MachineEvent::Message(message)) => return Some(Event::Message(message)),
-                Some(MachineEvent::Datagram(bytes)) => return Some(Event::Datagram(bytes)),
-                Some(MachineEvent::Closed(_)) => return None,
-                None if self.0.lock().closed().is_some() => return None,
-                None => notified.await,
+                Next::Event(MachineEvent::Opened) => {}
+                Next::Event(MachineEvent::Message(message)) => return Some(Event::Message(message)),
+                Next::Event(MachineEvent::Datagram(bytes)) => return Some(Event::Datagram(bytes)),
+                Next::Event(MachineEvent::Closed(_)) | Next::Ended => return None,
+                Next::Nothing => notified.await,
             }
         }
     }
@@ -278,21 +277,40 @@ impl Shared {
     }
 
     pub(crate) fn close(&self, close: Close) {
-        self.lock().close(now(), close);
+        let mut machine = self.lock();
+        machine.close(now(), close);
+        // A `send` that waits for room must not wait for its client as well.
+        self.notify_application(&machine);
+        drop(machine);
         self.wake_driver();
     }
 
     /// Takes an event out. The credit that it frees may be worth an ACK.
-    fn next_event(&self) -> Option<MachineEvent> {
+    fn next_event(&self) -> Next {
         let mut machine = self.lock();
         let event = machine.poll_event();
+        // Asked under the same lock: between two, a last message and CLOSE could arrive, and the message would be overlooked.
+        let ended = machine.closed().is_some();
         let owes_ack = machine.owes_ack();
         drop(machine);
         if owes_ack {
             self.wake_driver();
         }
-        event
+        match event {
+            Some(event) => Next::Event(event),
+            None if ended => Next::Ended,
+            None => Next::Nothing,
+        }
     }
+}
+
+/// What there is to take out.
+enum Next {
+    Event(MachineEvent),
+    /// Nothing now.
+    Nothing,
+    /// Nothing, and nothing will come.
+    Ended,
 }
 
 /// The machine's clock: microseconds since the Unix epoch as of the start of the process, going on monotonically.
