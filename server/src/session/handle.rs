@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
+use throughline_protocol::limits::MAX_DATAGRAM;
 use throughline_protocol::machine::Event as MachineEvent;
 use throughline_protocol::{
     Close, Datagram, Machine, Message, Micros, Origin, SendDatagramError, SessionId, Stats, TrySendError,
@@ -162,7 +163,9 @@ impl Session {
     ) -> Result<(), SendDatagramError> {
         let (datagram, key) = (datagram.into(), key.into());
         let mut machine = self.0.lock();
-        let native = self.0.native.as_ref().filter(|native| machine.is_open() && datagram.len() <= native.max_len());
+        // A path may take more than the protocol allows: the limit is the same on every transport.
+        let fits = |native: &dyn NativeDatagrams| datagram.len() <= native.max_len().min(MAX_DATAGRAM);
+        let native = self.0.native.as_deref().filter(|native| machine.is_open() && fits(*native));
         let Some(native) = native else {
             machine.send_datagram(datagram, key)?;
             drop(machine);
