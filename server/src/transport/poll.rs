@@ -45,9 +45,8 @@ impl Held {
         let (sender, receiver) = oneshot::channel();
         {
             let mut state = self.0.lock();
-            if !state.finished {
-                state.get = Some(sender); // the older one is dropped, and answered
-            }
+            // The older one is dropped, and answered; so is this one, when the session has just ended.
+            state.get = (!state.finished).then_some(sender);
             state.arrived = true;
             state.link.take().into_iter().for_each(Waker::wake);
         }
