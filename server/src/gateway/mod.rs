@@ -104,14 +104,16 @@ impl Gateway {
 
     async fn authenticate(&self, open: Open, remote: Option<IpAddr>) -> Result<Admitted, Rejection> {
         let place = self.admission.admit(remote).map_err(refused)?;
-        let decision = (self.authenticate)(&open);
+        let failed = |reason| {
+            let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::InternalError, reason);
+            Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY))
+        };
+        // A panic would take along the connection, and whoever else is on it.
+        let decision = AssertUnwindSafe(async { (self.authenticate)(&open).await }).catch_unwind();
         let identity = match tokio::time::timeout(self.limits.open_timeout, decision).await {
-            Ok(identity) => identity?,
-            Err(_) => {
-                let reason = "authentication took too long";
-                let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::InternalError, reason);
-                return Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY));
-            }
+            Ok(Ok(identity)) => identity?,
+            Ok(Err(_)) => return failed("authentication failed"),
+            Err(_) => return failed("authentication took too long"),
         };
         Ok(Admitted { transport: open.transport, remote, identity, place })
     }
@@ -159,12 +161,13 @@ impl Gateway {
         }
     }
 
-    fn run_application(&self, shared: Arc<Shared>) {
+    fn run_application(self: Arc<Self>, shared: Arc<Shared>) {
         let (id, transport, remote) = (shared.id, shared.transport, shared.remote.map(tracing::field::display));
         let user = shared.identity.user.as_deref();
         tracing::info!(session = %id, %transport, remote, user, "session opened");
-        let running = (self.on_session)(Session::new(Arc::clone(&shared)));
-        self.tasks.spawn(async move {
+        self.tasks.clone().spawn(async move {
+            // The call itself is caught as well: in the driver's task it would take the session along.
+            let running = async { (self.on_session)(Session::new(Arc::clone(&shared))).await };
             let close = match AssertUnwindSafe(running).catch_unwind().await {
                 Ok(()) => Close::protocol(Code::Normal, ""),
                 Err(_) => Close::protocol(Code::InternalError, "the server's application failed"),
