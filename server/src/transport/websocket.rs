@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use futures_util::{Sink, SinkExt, StreamExt};
-use throughline_protocol::limits::{MAX_PACKET, MAX_REASON};
+use throughline_protocol::limits::{MAX_PACKET, MAX_REASON, STREAM_CHUNK};
 use throughline_protocol::{Close, Code, Origin, Packet};
 
 use super::Transport;
@@ -15,8 +15,11 @@ use super::open::SUBPROTOCOL;
 /// Read buffer of one connection, in bytes: zero-filled at every read, so small; larger frames get their own.
 const READ_BUFFER: usize = 4_096;
 
+/// Longest packet that is sent, in bytes: two STREAM frames, so that a datagram never waits behind more. The client may send up to [`MAX_PACKET`].
+const MAX_OUTGOING_PACKET: usize = 2 * STREAM_CHUNK;
+
 /// Most that may wait in a connection's write buffer, in bytes. One packet is written at a time, and pongs beside it.
-const MAX_WRITE_BUFFER: usize = 2 * MAX_PACKET;
+const MAX_WRITE_BUFFER: usize = 2 * MAX_OUTGOING_PACKET;
 
 /// A close reason must fit in a control frame beside its code, in bytes (RFC 6455, section 5.5).
 const MAX_CLOSE_REASON: usize = 123;
@@ -52,7 +55,7 @@ impl Link for WebSocketLink {
     }
 
     fn max_packet(&self) -> usize {
-        MAX_PACKET
+        MAX_OUTGOING_PACKET
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
