@@ -57,8 +57,12 @@ async fn webtransport(State(gateway): State<Arc<Gateway>>, request: Request) -> 
         response.headers_mut().insert("wt-protocol", HeaderValue::from_static("\"throughline.v1\""));
     }
     let deadline = gateway.limits.open_timeout;
-    gateway.tasks.clone().spawn(async move {
-        match tokio::time::timeout(deadline, webtransport_link::open(upgrade)).await {
+    gateway.sessions.clone().spawn(async move {
+        let opened = tokio::select! {
+            opened = tokio::time::timeout(deadline, webtransport_link::open(upgrade)) => opened,
+            () = gateway.ended.cancelled() => return,
+        };
+        match opened {
             Ok(Ok(link)) => gateway.begin(admitted, Box::new(link), Attachment::None),
             Ok(Err(error)) => tracing::debug!(%error, "a WebTransport session ended before its link stream was open"),
             Err(_) => tracing::debug!("a WebTransport client gave no room for the link stream in time"),
@@ -124,7 +128,8 @@ async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<S
 
     let mut machine = shared.lock();
     if machine.closed().is_some() {
-        return Err(Rejection::unknown_session());
+        // Its CLOSE is on its way to the client, and what arrives after that is ignored. A 410 would overtake it.
+        return Ok(StatusCode::NO_CONTENT);
     }
     let was_closing = machine.closing().is_some();
     let mut decoder = Decoder::new();
