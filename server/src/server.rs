@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use axum::Router;
 use futures_util::FutureExt;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
@@ -35,10 +36,9 @@ pub struct Server {
     certificates: Option<Certificates>,
     /// Ends the accept loops.
     accepting: CancellationToken,
-    /// Ends the connections that are left.
+    /// Ends the connections and sessions that are left.
     running: CancellationToken,
     connections: TaskTracker,
-    _ends_everything: [DropGuard; 2],
 }
 
 /// Puts a server together.
@@ -107,22 +107,37 @@ impl Server {
         Router::new().nest(&self.base, routes::router(Arc::clone(&self.gateway)))
     }
 
-    /// Stops: no new connections and sessions, each session is closed with `SHUTTING_DOWN`, and after `timeout` at most what is left is cut.
+    /// Stops: new sessions are refused with 503, each session is closed with `SHUTTING_DOWN`, the listeners close, and after
+    /// `timeout` at most what is left is cut.
     pub async fn drain(self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         self.gateway.go_away();
-        self.accepting.cancel();
-        self.gateway.tasks.close();
+        self.gateway.sessions.close();
+        self.gateway.applications.close();
         self.connections.close();
+        // A client that polls comes back for its CLOSE, and whoever is new is told why he is refused: the listeners stay
+        // while sessions say goodbye. The other half of the time is for connections.
+        drop(tokio::time::timeout(timeout / 2, self.gateway.sessions.wait()).await);
+        self.accepting.cancel();
         let all = async {
-            self.gateway.tasks.wait().await;
+            self.gateway.sessions.wait().await;
+            self.gateway.applications.wait().await;
             self.connections.wait().await;
         };
-        let in_time = tokio::time::timeout(timeout, all).await.is_ok();
+        let in_time = tokio::time::timeout_at(deadline, all).await.is_ok();
+        tracing::info!(in_time, "server stopped");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The gateway may live on in a router that an application of its own has mounted.
+        self.gateway.go_away();
+        self.accepting.cancel();
         self.running.cancel();
         if let Some(endpoint) = &self.quic {
             endpoint.close(0u32.into(), b"");
         }
-        tracing::info!(in_time, "server stopped");
     }
 }
 
@@ -192,8 +207,10 @@ impl Builder {
             authenticate: self.authenticate,
             on_session: self.on_session,
             registry: Arc::new(Registry::default()),
-            tasks: TaskTracker::new(),
+            sessions: TaskTracker::new(),
+            applications: TaskTracker::new(),
             going_away: AtomicBool::new(false),
+            ended: running.clone(),
             quic: quic_port.and(advertised).map(|port| QuicInfo {
                 host: config.quic.advertised_host.clone(),
                 port,
@@ -212,7 +229,6 @@ impl Builder {
             quic,
             certificates,
             gateway,
-            _ends_everything: [accepting.clone().drop_guard(), running.clone().drop_guard()],
             accepting,
             running,
             connections,

@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, Uri, request};
 use ipnet::IpNet;
 use throughline_protocol::{Close, Code, Machine, ResumeKey, SessionId, machine};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{Admission, Place, Refusal};
@@ -51,9 +52,13 @@ pub(crate) struct Gateway {
     pub(crate) authenticate: Authenticate,
     pub(crate) on_session: OnSession,
     pub(crate) registry: Arc<Registry>,
-    /// One task for each session, and one for each call of `on_session`.
-    pub(crate) tasks: TaskTracker,
+    /// One task for each session, from its link on.
+    pub(crate) sessions: TaskTracker,
+    /// One task for each call of `on_session`.
+    pub(crate) applications: TaskTracker,
     pub(crate) going_away: AtomicBool,
+    /// Cuts what is left of both.
+    pub(crate) ended: CancellationToken,
     pub(crate) quic: Option<routes::QuicInfo>,
     pub(crate) hashes: Hashes,
 }
@@ -142,8 +147,12 @@ impl Gateway {
             move || gateway.run_application(shared)
         };
         let driver = Driver::new(Arc::clone(&shared), link, on_open);
-        self.tasks.spawn(async move {
-            let (close, opened) = driver.await;
+        let ended = self.ended.clone();
+        self.sessions.spawn(async move {
+            let (close, opened) = tokio::select! {
+                end = driver => end,
+                () = ended.cancelled() => shared.cut("the server has stopped"),
+            };
             drop((entered, place));
             log_end(&shared, &close, opened);
         });
@@ -165,10 +174,14 @@ impl Gateway {
         let (id, transport, remote) = (shared.id, shared.transport, shared.remote.map(tracing::field::display));
         let user = shared.identity.user.as_deref();
         tracing::info!(session = %id, %transport, remote, user, "session opened");
-        self.tasks.clone().spawn(async move {
+        self.applications.clone().spawn(async move {
             // The call itself is caught as well: in the driver's task it would take the session along.
             let running = async { (self.on_session)(Session::new(Arc::clone(&shared))).await };
-            let close = match AssertUnwindSafe(running).catch_unwind().await {
+            let result = tokio::select! {
+                result = AssertUnwindSafe(running).catch_unwind() => result,
+                () = self.ended.cancelled() => return,
+            };
+            let close = match result {
                 Ok(()) => Close::protocol(Code::Normal, ""),
                 Err(_) => Close::protocol(Code::InternalError, "the server's application failed"),
             };

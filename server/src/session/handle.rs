@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use throughline_protocol::limits::MAX_DATAGRAM;
 use throughline_protocol::machine::Event as MachineEvent;
 use throughline_protocol::{
-    Close, Datagram, Machine, Message, Micros, Origin, SendDatagramError, SessionId, Stats, TrySendError,
+    Close, Code, Datagram, Machine, Message, Micros, Origin, SendDatagramError, SessionId, Stats, TrySendError,
 };
 use tokio::sync::Notify;
 
@@ -286,6 +286,15 @@ impl Shared {
         self.notify_application(&machine);
         drop(machine);
         self.wake_driver();
+    }
+
+    /// The link is gone, and nobody drives it any more. Says how the session ended, and whether it had ever been open.
+    pub(crate) fn cut(&self, reason: &str) -> (Close, bool) {
+        let mut machine = self.lock();
+        machine.link_lost(reason);
+        self.notify_application(&machine);
+        let close = machine.closed().cloned().unwrap_or_else(|| Close::protocol(Code::LinkLost, reason));
+        (close, machine.is_established())
     }
 
     /// Takes an event out. The credit that it frees may be worth an ACK.
