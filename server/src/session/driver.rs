@@ -55,10 +55,11 @@ impl<F: FnOnce() + Unpin> Driver<F> {
     }
 
     fn poll_closing(&mut self, cx: &mut Context<'_>, close: &Close) -> Poll<()> {
-        if self.link_ended || self.link.poll_close(cx, close).is_ready() {
+        // The timer first: a peer that floods keeps the link busy, and tokio then gives later futures of this turn nothing.
+        if self.link_ended || self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        self.timer.as_mut().poll(cx)
+        self.link.poll_close(cx, close)
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) {
