@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
+use axum::extract::{ConnectInfo, OriginalUri};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, Uri, request};
@@ -95,7 +95,9 @@ impl Gateway {
             return Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY));
         }
         self.check_origin(&parts.uri, &parts.headers)?;
-        let open = Open::parse(transport, &parts.uri, &parts.headers, remote)?;
+        // Routers strip what they are nested under.
+        let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
+        let open = Open::parse(transport, uri, &parts.headers, remote)?;
         self.admission.opening(remote).map_err(refused)?;
         Ok(open)
     }
