@@ -1,0 +1,14 @@
+//! What a session promises, on every transport: the server, through its public interface, and a client on the other end of loopback.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod closing;
+mod embedding;
+mod flow;
+mod limits;
+mod messages;
+mod opening;
+mod shutdown;
+mod uplink;
