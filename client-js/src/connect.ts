@@ -1,7 +1,7 @@
 // Where the parts are put together: the four transports, the browser, a session.
 
 import { browser } from './environment.js';
-import { type ConnectOptions, settingsOf } from './options.js';
+import type { ConnectOptions } from './options.js';
 import { Session } from './session.js';
 import { poll } from './transport/poll.js';
 import { sse } from './transport/sse.js';
@@ -14,10 +14,5 @@ import { webtransport } from './transport/webtransport.js';
  * Returns at once; `await session.ready` waits for the first link. Throws TypeError for arguments that cannot work.
  */
 export function connect(base: string | URL, options: ConnectOptions = {}): Session {
-  return new Session(settingsOf(base, options, browser.pageUrl), browser, [
-    webtransport,
-    websocket,
-    sse,
-    poll,
-  ]);
+  return new Session(base, options, browser, [webtransport, websocket, sse, poll]);
 }

@@ -6,9 +6,13 @@ export type Cancel = () => void;
 export interface Environment {
   readonly WebTransport: typeof globalThis.WebTransport | undefined;
   readonly WebSocket: typeof globalThis.WebSocket | undefined;
-  readonly fetch: typeof globalThis.fetch | undefined;
-  /** Whether `fetch` answers can be read while they arrive. */
+  /** Rejects where there is none. */
+  readonly fetch: typeof globalThis.fetch;
+  readonly hasFetch: boolean;
+  /** Whether its answers can be read while they arrive. */
   readonly hasStreams: boolean;
+  /** What lives as long as the page. */
+  readonly page: Map<string, unknown>;
   /** The address that a relative base refers to. */
   readonly pageUrl: string | undefined;
   /** Milliseconds since the Unix epoch, from a clock that never goes back. */
@@ -31,8 +35,10 @@ const global: Partial<typeof globalThis> = globalThis;
 export const browser: Environment = {
   WebTransport: global.WebTransport,
   WebSocket: global.WebSocket,
-  fetch: global.fetch?.bind(globalThis),
+  fetch: async (url, init) => fetch(url, init),
+  hasFetch: typeof fetch === 'function',
   hasStreams: typeof Response === 'function' && 'body' in Response.prototype,
+  page: new Map(),
   pageUrl: global.location?.href,
   now: () => performance.timeOrigin + performance.now(),
   wallTime: Date.now,

@@ -28,24 +28,22 @@ export interface Explanation {
   readonly text: string;
 }
 
-/** What the session knows beside its attempts. */
-export interface Situation {
-  readonly state: 'connecting' | 'open' | 'reconnecting' | 'closed';
-  readonly transport: Transport | null;
+export function explain(
+  state: 'connecting' | 'open' | 'reconnecting' | 'closed',
+  transport: Transport | null,
   /** Why the session ended, or why it has no link now. */
-  readonly reason: string;
-}
-
-export function explain({ state, transport, reason }: Situation, attempts: readonly Attempt[]): Explanation {
+  reason: string,
+  attempts: readonly Attempt[],
+): Explanation {
   const race = attempts.at(-1)?.race;
   const newest = attempts.filter((attempt) => attempt.race === race);
   const won = newest.findIndex((attempt) => attempt.transport === transport);
-  const summary =
-    state === 'open'
-      ? `Connected over ${transport}: ${describe(newest.slice(0, Math.max(won, 0))) || 'the first choice answered'}.`
-      : state === 'closed'
-        ? `Closed: ${reason}.`
-        : `${state === 'connecting' ? 'Connecting' : `Reconnecting (${reason})`}: ${describe(newest)}.`;
+  const summary = {
+    connecting: `Connecting: ${describe(newest)}.`,
+    open: `Connected over ${transport}: ${describe(newest.slice(0, Math.max(won, 0))) || 'the first choice answered'}.`,
+    reconnecting: `Reconnecting (${reason}): ${describe(newest)}.`,
+    closed: `Closed: ${reason}.`,
+  }[state];
   const lines = newest.map((attempt) => `- at ${Math.round(attempt.afterMs)} ms: ${describe([attempt])}`);
   return { summary, attempts, text: [summary, ...lines].join('\n') };
 }

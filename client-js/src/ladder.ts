@@ -30,7 +30,7 @@ export interface Win {
   readonly link: Link;
   readonly welcome: Welcome;
   /** From now on these get what the link reports, from the frame after WELCOME on. */
-  adopt(handlers: LinkHandlers): void;
+  adopt(handlers: LinkHandlers): unknown;
 }
 
 /** Nothing worked. */
@@ -59,8 +59,8 @@ interface Runner {
   readonly rank: number;
   readonly link: Link;
   readonly cancelDeadline: Cancel;
-  /** Who gets what the link reports: the race, later the session, `null` when it is over. */
-  handlers: LinkHandlers | null;
+  /** What the link reports to. Whose functions they are changes: the race's, then the session's, then nobody's. */
+  readonly handlers: LinkHandlers;
 }
 
 export class Race {
@@ -123,31 +123,23 @@ export class Race {
 
   #start(rung: Rung): void {
     this.#record(rung, 'trying', '');
+    const handlers: LinkHandlers = {
+      ...DEAF,
+      frame: (frame) => {
+        if (frame.type === 'welcome') {
+          this.#answered(runner, frame.welcome);
+        } else {
+          this.#fail(runner, { reason: 'no WELCOME' });
+        }
+      },
+      violation: (close) => this.#fail(runner, { reason: close.reason }),
+      lost: (loss) => this.#fail(runner, loss),
+    };
     const runner: Runner = {
       rung,
       rank: this.#rank(rung),
-      handlers: {
-        frame: (frame) => {
-          if (frame.type === 'welcome') {
-            this.#answered(runner, frame.welcome);
-          } else {
-            this.#fail(runner, { reason: 'the first frame was not WELCOME' });
-          }
-        },
-        datagram: ignore,
-        heard: ignore,
-        writable: ignore,
-        violation: ({ reason }) => this.#fail(runner, { reason }),
-        lost: (loss) => this.#fail(runner, loss),
-      },
-      link: rung.open({
-        frame: (frame) => runner.handlers?.frame(frame),
-        datagram: (bytes) => runner.handlers?.datagram(bytes),
-        heard: (bytes) => runner.handlers?.heard(bytes),
-        writable: () => runner.handlers?.writable(),
-        violation: (close) => runner.handlers?.violation(close),
-        lost: (loss) => runner.handlers?.lost(loss),
-      }),
+      handlers,
+      link: rung.open(handlers),
       cancelDeadline: this.#options.env.timer(ATTEMPT_MS, () => this.#fail(runner, { reason: 'no WELCOME' })),
     };
     this.#running.add(runner);
@@ -166,10 +158,11 @@ export class Race {
     this.#cancelNext();
     this.#record(rung, 'won', '');
     for (const waiting of this.#queue.splice(0)) {
-      const reason = waiting.failure
-        ? describeFailure(waiting.failure, this.#options.env)
-        : `${transport} was faster`;
-      this.#record(waiting, 'skipped', reason);
+      this.#record(
+        waiting,
+        'skipped',
+        waiting.failure ? `failed lately: ${waiting.failure.reason}` : `${transport} won`,
+      );
     }
     for (const other of this.#running) {
       if (other.rank > rank) {
@@ -183,9 +176,7 @@ export class Race {
       transport,
       link,
       welcome,
-      adopt: (handlers) => {
-        runner.handlers = handlers;
-      },
+      adopt: (handlers) => Object.assign(runner.handlers, handlers),
     });
   }
 
@@ -228,7 +219,7 @@ export class Race {
 
   #stop(runner: Runner, outcome: Attempt['outcome'], reason: string): void {
     this.#running.delete(runner);
-    runner.handlers = null;
+    Object.assign(runner.handlers, DEAF);
     runner.cancelDeadline();
     runner.link.abort();
     this.#record(runner.rung, outcome, reason);
@@ -266,10 +257,14 @@ function isLast({ transport, failure }: Rung): boolean {
   return failure !== null && (transport === 'webtransport' || failure.useless);
 }
 
-function describeFailure({ reason, at, until }: Failure, env: Environment): string {
-  const now = env.wallTime();
-  const seconds = (ms: number) => Math.ceil(ms / 1000);
-  return `failed ${seconds(now - at)} s ago: ${reason}; next try in ${seconds(until - now)} s`;
-}
+/** Listens to nothing. */
+const DEAF: LinkHandlers = {
+  frame: ignore,
+  datagram: ignore,
+  heard: ignore,
+  writable: ignore,
+  violation: ignore,
+  lost: ignore,
+};
 
 function ignore(): void {}

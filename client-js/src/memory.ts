@@ -1,5 +1,5 @@
 // What failed and what worked, per origin, so that a blocked transport does not delay every page load.
-// It lives in `localStorage` where that is allowed, and beside it in this module.
+// It lives in `localStorage` where that is allowed, and beside it in the page.
 
 import type { Environment } from './environment.js';
 import { MEMORY_MS } from './limits.js';
@@ -25,19 +25,14 @@ interface Contents extends Partial<Record<Transport, Failure | undefined>> {
   rttMs?: number;
 }
 
-const copies = new WeakMap<Environment, Map<string, Contents>>();
-
 /** The memory of one origin. Nothing in it throws. */
 export class Memory {
   readonly #env: Environment;
   readonly #key: string;
-  readonly #copies: Map<string, Contents>;
 
   constructor(env: Environment, origin: string) {
     this.#env = env;
     this.#key = `throughline:${origin}`;
-    this.#copies = copies.get(env) ?? new Map();
-    copies.set(env, this.#copies);
   }
 
   /** The failure that still counts, if there is one. */
@@ -72,11 +67,11 @@ export class Memory {
     } catch {
       // Forbidden, empty, or not ours.
     }
-    return contents ?? this.#copies.get(this.#key) ?? {};
+    return contents ?? this.#env.page.get(this.#key) ?? {};
   }
 
   #write(contents: Contents): void {
-    this.#copies.set(this.#key, contents);
+    this.#env.page.set(this.#key, contents);
     try {
       this.#env.storage()?.setItem(this.#key, JSON.stringify(contents));
     } catch {

@@ -6,9 +6,19 @@ import type { Cancel, Environment } from './environment.js';
 import { type ErrorCode, messageOf, ThroughlineError } from './errors.js';
 import { type Explanation, explain } from './explain.js';
 import { type Defeat, Race, type Win } from './ladder.js';
-import { CLOSE_MS, LATE_MS, MAX_ATTEMPTS, MAX_HEDGE_MS, PROBE_MS, STABLE_MS } from './limits.js';
+import {
+  CLOSE_MS,
+  HEDGE_MS,
+  LATE_MS,
+  MAX_ATTEMPTS,
+  MAX_BUFFERED_BYTES,
+  MAX_HEDGE_MS,
+  PROBE_MS,
+  STABLE_MS,
+  STEP_MS,
+} from './limits.js';
 import { Memory } from './memory.js';
-import { checkToken, type Settings } from './options.js';
+import { type ConnectOptions, checkToken, resolveBase } from './options.js';
 import {
   type Close,
   closeName,
@@ -20,10 +30,10 @@ import {
 import type { DatagramKey } from './protocol/datagrams.js';
 import { writeClose } from './protocol/frames.js';
 import { MAX_DATAGRAM, MAX_REASON } from './protocol/limits.js';
-import { type Counters, Machine } from './protocol/machine.js';
+import { type Counters, type Gap, Machine } from './protocol/machine.js';
 import type { Message } from './protocol/message.js';
 import { Writer } from './protocol/varint.js';
-import type { Link, Loss, Transport, TransportKind } from './transport/link.js';
+import { type Link, type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';
 import type { Opening } from './transport/opening.js';
 
 /** What a session is doing. */
@@ -95,18 +105,19 @@ export class Session {
   readonly maxDatagramSize: number = MAX_DATAGRAM;
 
   readonly #env: Environment;
-  readonly #settings: Settings;
-  readonly #kinds: readonly TransportKind[];
+  readonly #base: string;
+  readonly #options: ConnectOptions;
+  readonly #kinds: TransportKind[];
   readonly #memory: Memory;
   readonly #machine = new Machine();
   readonly #events = new Emitter<SessionEvents>();
-  readonly #unlisten: Cancel[] = [];
-  #resolveReady: () => void = () => {};
-  #rejectReady: (error: ThroughlineError) => void = () => {};
-  #resolveClosed: (info: CloseInfo) => void = () => {};
+  readonly #unlisten: Cancel[];
+  #resolveReady!: () => void;
+  #rejectReady!: (error: ThroughlineError) => void;
+  #resolveClosed!: (info: CloseInfo) => void;
   #state: State = 'connecting';
   #transport: Transport | null = null;
-  #link: Link | null = null;
+  #link: Link | undefined;
   #linkSince = 0;
   #linkProven = false;
   #links = 0;
@@ -116,14 +127,13 @@ export class Session {
   #raceNumber = 0;
   /** Losses in a row; 0 while the link is good. */
   #failures = 0;
-  #retry: Cancel | null = null;
+  #retry: Cancel | undefined;
   #mayRetryAt = 0;
   /** Why there is no link, or why the session ended. */
   #reason = '';
-  /** The application's close, from the moment it was asked for. */
-  #closing: Close | null = null;
-  #ended: CloseInfo | null = null;
-  #timer: Cancel | null = null;
+  /** How the session ends, from the moment that this is known. */
+  #closing: Close | undefined;
+  #timer: Cancel | undefined;
   #timerAt = Infinity;
   #awake = false;
   #working = false;
@@ -132,11 +142,27 @@ export class Session {
   #waiters: { below: number; resolve: () => void; reject: (error: Error) => void }[] = [];
 
   /** @internal */
-  constructor(settings: Settings, env: Environment, kinds: readonly TransportKind[]) {
-    this.#settings = settings;
+  constructor(
+    base: string | URL,
+    options: ConnectOptions,
+    env: Environment,
+    kinds: readonly TransportKind[],
+  ) {
+    const { transports = TRANSPORTS, token, signal } = options;
     this.#env = env;
-    this.#kinds = kinds;
-    this.#memory = new Memory(env, new URL(settings.base).origin);
+    this.#options = options;
+    this.#base = resolveBase(base, env.pageUrl);
+    this.#kinds = transports.map((transport) => {
+      const found = kinds.find(({ name }) => name === transport);
+      if (!found) {
+        throw new TypeError(`connect: no transport '${transport}', only ${TRANSPORTS}`);
+      }
+      return found;
+    });
+    if (typeof token !== 'function') {
+      checkToken(token);
+    }
+    this.#memory = new Memory(env, new URL(this.#base).origin);
     this.ready = new Promise((resolve, reject) => {
       this.#resolveReady = resolve;
       this.#rejectReady = reject;
@@ -146,11 +172,21 @@ export class Session {
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
-    this.#listenToPage();
-    if (settings.signal) {
-      this.#listenToSignal(settings.signal);
+    const nudge = () => this.#nudge();
+    const abort = () => this.#abort(signal?.reason);
+    this.#unlisten = [
+      env.listen('online', nudge),
+      env.listen('pageshow', nudge),
+      env.listen('visibilitychange', () => env.isHidden() || nudge()),
+      env.listen('pagehide', (event) => (event as PageTransitionEvent).persisted || this.#leave()),
+      () => signal?.removeEventListener('abort', abort),
+    ];
+    signal?.addEventListener('abort', abort);
+    if (signal?.aborted) {
+      queueMicrotask(abort);
+    } else {
+      void this.#race();
     }
-    void this.#race();
   }
 
   // ---- what is known ----
@@ -176,23 +212,18 @@ export class Session {
 
   /** The server's clock, in milliseconds since the Unix epoch; this machine's own before the session is open. */
   serverTime(): number {
-    return this.#machine.serverTime(this.#env.now()) ?? this.#env.wallTime();
+    return this.#machine.serverTime(this.#env.now());
   }
 
   stats(): Stats {
-    return {
-      ...this.#machine.counters,
-      rttMs: this.#machine.rttMs || null,
-      bufferedBytes: this.bufferedBytes,
-      links: this.#links,
-      gaps: this.#gaps,
-    };
+    const { counters, rttMs, bufferedBytes } = this.#machine;
+    return { ...counters, rttMs: rttMs || null, bufferedBytes, links: this.#links, gaps: this.#gaps };
   }
 
   /** What was tried, what happened, and why the current transport was chosen. */
   explain(): Explanation {
     const attempts = this.#races.flatMap((race) => race.attempts);
-    return explain({ state: this.#state, transport: this.#transport, reason: this.#reason }, attempts);
+    return explain(this.#state, this.#transport, this.#reason, attempts);
   }
 
   // ---- events ----
@@ -206,12 +237,9 @@ export class Session {
     name: Name,
     listener: (payload: SessionEvents[Name]) => void,
   ): () => void {
-    const off = this.#events.on(name, listener);
-    if (name === 'message' && !this.#heeded) {
-      this.#heeded = true;
-      this.#wake();
-    }
-    return off;
+    this.#heeded ||= name === 'message';
+    this.#wake();
+    return this.#events.on(name, listener);
   }
 
   // ---- sending ----
@@ -225,16 +253,9 @@ export class Session {
    */
   send(data: string | ArrayBuffer | ArrayBufferView): void {
     const text = typeof data === 'string';
-    const body = text ? new TextEncoder().encode(data) : bytesOf('send', data);
-    this.#refuseWhenClosed('send');
-    const { maxMessage } = this.#machine;
-    if (body.length > maxMessage) {
-      throw new ThroughlineError(
-        'MESSAGE_TOO_LARGE',
-        `send: ${body.length} bytes; at most ${maxMessage} go in one message: send it in parts`,
-      );
-    }
-    const { maxBufferedBytes } = this.#settings;
+    const body = text ? new TextEncoder().encode(data) : this.#check('send', data);
+    this.#check('send', body, 'MESSAGE_TOO_LARGE', this.#machine.maxMessage);
+    const { maxBufferedBytes = MAX_BUFFERED_BYTES } = this.#options;
     if (this.bufferedBytes + body.length > maxBufferedBytes) {
       throw new ThroughlineError(
         'BUFFER_FULL',
@@ -250,12 +271,9 @@ export class Session {
    * Rejects with a ThroughlineError when the session ends before.
    */
   drained(toBytes = 0): Promise<void> {
-    if (this.bufferedBytes <= toBytes) {
-      return Promise.resolve();
-    }
     return new Promise((resolve, reject) => {
-      this.#refuseWhenClosed('drained');
       this.#waiters.push({ below: toBytes, resolve, reject });
+      this.#checkWaiters();
     });
   }
 
@@ -267,15 +285,8 @@ export class Session {
    * session is closed (`SESSION_CLOSED`).
    */
   sendDatagram(data: ArrayBuffer | ArrayBufferView, options: { readonly key?: DatagramKey } = {}): void {
-    const bytes = bytesOf('sendDatagram', data).slice();
-    if (bytes.length > MAX_DATAGRAM) {
-      throw new ThroughlineError(
-        'DATAGRAM_TOO_LARGE',
-        `sendDatagram: ${bytes.length} bytes; at most ${MAX_DATAGRAM} go in one datagram: send a message`,
-      );
-    }
-    this.#refuseWhenClosed('sendDatagram');
-    this.#machine.sendDatagram(bytes, options.key);
+    const bytes = this.#check('sendDatagram', data, 'DATAGRAM_TOO_LARGE', MAX_DATAGRAM);
+    this.#machine.sendDatagram(bytes.slice(), options.key);
     this.#wake();
   }
 
@@ -286,174 +297,157 @@ export class Session {
    * `code` is the application's own, from 0 to 2^32 − 1; without one it is the protocol's NORMAL.
    */
   close(code?: number, reason = ''): Promise<CloseInfo> {
-    if (code !== undefined && !(Number.isInteger(code) && code >= 0 && code <= 0xffff_ffff)) {
-      throw new TypeError('close: the code must be an integer from 0 to 4294967295');
+    if (code !== undefined && code !== code >>> 0) {
+      throw new TypeError('close: a code is an integer from 0 to 4294967295');
     }
-    const application = code !== undefined;
-    this.#close({ code: code ?? 0, application, reason: truncateUtf8(String(reason), MAX_REASON) });
+    this.#close({
+      code: code ?? 0,
+      application: code !== undefined,
+      reason: truncateUtf8(reason, MAX_REASON),
+    });
     return this.closed;
   }
 
   /** Cuts the current link as a dead network would, for demonstrations and tests: the session reconnects. */
   cut(): void {
-    this.#lose({ reason: 'cut by the application' }, true);
+    this.#linkProven = true; // this says nothing about the transport
+    this.#lose({ reason: 'cut by the application' });
     this.#work();
   }
 
   // ---- opening a link ----
 
   async #race(): Promise<void> {
-    this.#retry = null;
-    let token: string | undefined;
-    try {
-      const given = this.#settings.token;
-      token = typeof given === 'function' ? checkToken(await given()) : given;
-    } catch (error) {
-      this.#tokenFailed(error);
-      return;
-    }
-    if (this.#ended !== null || this.#link !== null) {
-      return;
-    }
-    const { base, webtransport, info, hedgeMs, stepMs, transports } = this.#settings;
-    const resumption = this.#machine.resumption;
-    const opening: Opening = { base, resumption, token, webtransport, info };
+    this.#retry = undefined;
     const env = this.#env;
-    const rungs = transports.flatMap((transport) => {
-      const kind = this.#kinds.find(({ name }) => name === transport);
-      return kind === undefined
-        ? []
-        : {
-            transport,
-            missing: kind.missing(env, opening),
-            failure: this.#memory.failure(transport),
-            open: kind.open.bind(kind, env, opening),
-          };
-    });
-    this.#raceNumber++;
+    const memory = this.#memory;
+    const { token, webtransport, info, hedgeMs = HEDGE_MS, stepMs = STEP_MS } = this.#options;
+    const opening: Opening = {
+      base: this.#base,
+      resumption: this.#machine.resumption,
+      token: undefined,
+      webtransport,
+      info: info !== false,
+    };
+    try {
+      opening.token = checkToken(typeof token === 'function' ? await token() : token);
+    } catch (error) {
+      const reason = `the token function failed: ${messageOf(error)}`;
+      this.#defeated(
+        { close: protocolClose('UNREACHABLE', reason), retryAfterMs: 0 },
+        new ThroughlineError('TOKEN_FAILED', reason, error),
+      );
+      return;
+    }
+    if (this.#state === 'closed' || this.#link) {
+      return;
+    }
     const race = new Race({
       env,
-      rungs,
-      number: this.#raceNumber,
-      hedgeMs: Math.max(hedgeMs, Math.min(2 * this.#memory.rttMs, MAX_HEDGE_MS)),
+      rungs: this.#kinds.map((kind) => ({
+        transport: kind.name,
+        missing: kind.missing(env),
+        failure: memory.failure(kind.name),
+        open: (handlers) => kind.open(env, opening, handlers),
+      })),
+      number: ++this.#raceNumber,
+      hedgeMs: Math.max(hedgeMs, Math.min(2 * memory.rttMs, MAX_HEDGE_MS)),
       stepMs,
       won: (win) => this.#won(win),
       lost: (defeat) => this.#defeated(defeat),
-      failed: (transport, reason) => this.#memory.failed(transport, reason),
+      failed: (transport, reason) => memory.failed(transport, reason),
     });
-    this.#races = [...this.#races, race].slice(-MAX_ATTEMPTS / 4);
+    this.#races = [...this.#races, race].slice(-MAX_ATTEMPTS / TRANSPORTS.length);
   }
 
   #won({ transport, link, welcome, adopt }: Win): void {
-    const env = this.#env;
+    const { now } = this.#env;
     const machine = this.#machine;
-    this.#link = link;
-    this.#linkSince = env.now();
-    this.#linkProven = false;
-    this.#links++;
-    this.#transport = transport;
     const react = (work: () => void) => {
       if (this.#link === link) {
         work();
         this.#work();
       }
     };
+    this.#link = link;
+    this.#linkSince = now();
+    this.#linkProven = false;
+    this.#links++;
+    this.#transport = transport;
     adopt({
-      frame: (frame) => react(() => machine.handleFrame(env.now(), frame)),
-      datagram: (bytes) => react(() => machine.handleDatagram(env.now(), bytes)),
-      heard: (bytes) => {
-        machine.counters.bytesIn += bytes;
-        machine.heard(env.now());
-      },
+      frame: (frame) => react(() => machine.handleFrame(now(), frame)),
+      datagram: (bytes) => react(() => machine.handleDatagram(now(), bytes)),
+      heard: (bytes) => machine.heard(now(), bytes),
       writable: () => react(() => {}),
-      violation: (close) => react(() => machine.handleViolation(env.now(), close)),
-      lost: (loss) => react(() => this.#lose(loss, false)),
+      violation: (close) => react(() => machine.handleViolation(now(), close)),
+      lost: (loss) => react(() => this.#lose(loss)),
     });
-    machine.linkOpened(env.now(), link.datagrams?.maxSize() ?? 0);
-    machine.handleFrame(env.now(), { type: 'welcome', welcome });
-    this.#work();
+    react(() => {
+      machine.linkOpened(now(), link.datagrams?.maxSize() ?? 0);
+      machine.handleFrame(now(), { type: 'welcome', welcome });
+    });
   }
 
   /** No transport worked, or the server refused. */
-  #defeated({ close, retryAfterMs }: Defeat): void {
+  #defeated({ close, retryAfterMs }: Defeat, error?: ThroughlineError): void {
     if (this.#state === 'connecting' || !shouldRetry(close)) {
-      this.#finish(close);
+      this.#finish(close, error);
     } else {
-      this.#reason = close.reason;
-      this.#scheduleRace(retryAfterMs);
+      this.#reconnect(close.reason, retryAfterMs);
     }
   }
 
-  #tokenFailed(error: unknown): void {
-    const reason = `the token function failed: ${messageOf(error)}`;
-    if (this.#state === 'connecting') {
-      this.#finish(
-        protocolClose('UNAUTHORIZED', reason),
-        new ThroughlineError('TOKEN_FAILED', reason, error),
-      );
-    } else {
-      this.#reason = reason;
-      this.#scheduleRace(0);
-    }
-  }
-
-  #scheduleRace(retryAfterMs: number): void {
-    if (this.#ended !== null) {
+  #reconnect(reason: string, retryAfterMs: number): void {
+    if (this.#closing) {
       return;
     }
-    const delay = reconnectDelay(this.#failures, this.#env.random(), retryAfterMs);
-    this.#failures++;
+    this.#reason = reason;
+    this.#setState('reconnecting');
     this.#mayRetryAt = this.#env.now() + retryAfterMs;
+    const delay = reconnectDelay(this.#failures++, this.#env.random(), retryAfterMs);
     this.#retry = this.#env.timer(delay, () => void this.#race());
   }
 
   // ---- losing a link ----
 
-  #lose(loss: Loss, deliberate: boolean): void {
+  #lose({ reason, close, retryAfterMs = 0 }: Loss): void {
     const link = this.#link;
-    if (link === null) {
+    if (!link) {
       return;
     }
-    const transport = this.#transport;
-    if (!deliberate && !this.#linkProven && loss.close === undefined && transport !== null) {
-      this.#memory.failed(transport, `opened, but did not carry frames both ways: ${loss.reason}`, true);
+    if (!this.#linkProven && !close && this.#transport) {
+      this.#memory.failed(this.#transport, `opened, but carried nothing: ${reason}`, true);
     }
-    this.#drop(loss.reason);
+    this.#drop(reason);
     link.abort();
     this.#machine.linkLost();
-    if (this.#closing !== null || this.#ended !== null) {
-      return;
+    if (this.#closing) {
+      return; // the machine says so
     }
-    const { close } = loss;
-    if (close !== undefined && !shouldRetry(close)) {
+    if (close && !shouldRetry(close)) {
       this.#finish(close);
       return;
     }
-    if (close !== undefined) {
+    if (close) {
       this.#machine.reopen();
     }
-    this.#reconnect(loss.reason, loss.retryAfterMs ?? 0);
+    this.#reconnect(reason, retryAfterMs);
   }
 
   /** The session ended, by CLOSE of either side, or by our own verdict. */
   #handleClosed(close: Close): void {
-    const link = this.#link;
-    const retry = shouldRetry(close) && this.#closing === null;
-    if (retry) {
+    // `closed` waits for what is still on its way out, within bounds.
+    const left = this.#link?.close(close);
+    if (shouldRetry(close) && !this.#closing) {
       this.#machine.reopen();
-    }
-    if (link !== null) {
-      const closed = link.close(close);
-      if (!retry) {
-        // `closed` waits for what is still on its way out, within bounds.
-        void this.#bounded(closed).then(() => this.#finish(close));
-        this.#link = null;
-        return;
-      }
       this.#drop(describeClose(close));
-    }
-    if (retry) {
       this.#reconnect(describeClose(close), 0);
+    } else if (left) {
+      const finish = () => this.#finish(close);
+      this.#closing = close;
+      this.#link = undefined;
+      this.#unlisten.push(this.#env.timer(CLOSE_MS, finish));
+      left.then(finish, finish);
     } else {
       this.#finish(close);
     }
@@ -465,58 +459,47 @@ export class Session {
       this.#failures = 0;
     }
     this.#races.at(-1)?.cancel('the session lost its link');
-    this.#link = null;
+    this.#link = undefined;
     this.#transport = null;
     this.#events.emit('transport', { from, to: null, reason });
   }
 
-  #reconnect(reason: string, retryAfterMs: number): void {
-    if (this.#ended !== null) {
-      return;
-    }
-    this.#reason = reason;
-    this.#setState('reconnecting');
-    this.#scheduleRace(retryAfterMs);
-  }
-
   #close(close: Close): void {
-    if (this.#closing !== null || this.#ended !== null) {
-      return;
+    if (!this.#closing) {
+      this.#closing = close;
+      this.#machine.close(this.#env.now(), close);
+      this.#work();
     }
-    this.#closing = close;
-    this.#machine.close(this.#env.now(), close);
-    this.#work();
   }
 
   #finish(close: Close, error?: ThroughlineError): void {
-    if (this.#ended !== null) {
+    if (this.#state === 'closed') {
       return;
     }
     const info: CloseInfo = { ...close, name: closeName(close), retry: shouldRetry(close) };
-    this.#ended = info;
-    this.#reason = error?.message ?? describeClose(close);
+    this.#closing = close;
+    this.#reason = describeClose(close);
     this.#races.at(-1)?.cancel('the session was closed');
     this.#link?.abort();
-    this.#link = null;
+    this.#link = undefined;
     this.#transport = null;
     for (const cancel of [this.#timer, this.#retry, ...this.#unlisten]) {
       cancel?.();
     }
     this.#setState('closed');
     this.#rejectReady(error ?? new ThroughlineError(info.name, this.explain().summary));
-    for (const { reject } of this.#waiters.splice(0)) {
-      reject(this.#closedError('drained'));
-    }
+    this.#checkWaiters();
     this.#resolveClosed(info);
     this.#events.emit('close', info);
   }
 
-  /** Resolves with `work`, or when closing has taken long enough. */
-  #bounded(work: Promise<void>): Promise<void> {
-    return new Promise((resolve) => {
-      const cancel = this.#env.timer(CLOSE_MS, resolve);
-      work.then(resolve, resolve).finally(cancel);
-    });
+  #abort(cause: unknown): void {
+    const close = protocolClose('NORMAL', truncateUtf8(`aborted: ${messageOf(cause)}`, MAX_REASON));
+    if (this.#state === 'connecting') {
+      this.#finish(close, new ThroughlineError('ABORTED', close.reason, cause));
+    } else {
+      this.#close(close);
+    }
   }
 
   // ---- the driver ----
@@ -538,58 +521,41 @@ export class Session {
       return; // called by a listener: the loop below goes on after it
     }
     this.#working = true;
-    try {
-      let again = true;
-      while (again) {
-        again = this.#handleEvents();
-        this.#deliverMessages();
-        again = this.#transmit() || again;
+    const machine = this.#machine;
+    let again = true;
+    while (again) {
+      again = false;
+      for (let event = machine.event(); event; event = machine.event()) {
+        again = true;
+        if (event.type === 'opened') {
+          this.#handleOpened(event.gap);
+        } else if (event.type === 'datagram') {
+          this.#events.emit('datagram', event.bytes);
+        } else if (event.type === 'silent') {
+          this.#lose(event.close);
+        } else {
+          this.#deliverMessages();
+          this.#handleClosed(event.close);
+        }
       }
-    } finally {
-      this.#working = false;
+      this.#deliverMessages();
+      this.#transmit();
+      again ||= machine.hasEvents;
     }
-    if (!this.#linkProven && this.#machine.isProven && this.#transport !== null) {
+    this.#working = false;
+    if (!this.#linkProven && machine.isProven && this.#transport) {
       this.#linkProven = true;
-      this.#memory.worked(this.#transport, this.#machine.rttMs);
+      this.#memory.worked(this.#transport, machine.rttMs);
     }
-    this.#waiters = this.#waiters.filter(({ below, resolve }) => {
-      const waits = this.bufferedBytes > below;
-      if (!waits) {
-        resolve();
-      }
-      return waits;
-    });
+    this.#checkWaiters();
     this.#schedule();
   }
 
-  #handleEvents(): boolean {
-    let some = false;
-    for (let event = this.#machine.event(); event !== undefined; event = this.#machine.event()) {
-      some = true;
-      switch (event.type) {
-        case 'opened':
-          this.#handleOpened(event.gap);
-          break;
-        case 'datagram':
-          this.#events.emit('datagram', event.bytes);
-          break;
-        case 'silent':
-          this.#lose({ reason: event.close.reason }, false);
-          break;
-        case 'closed':
-          this.#deliverMessages();
-          this.#handleClosed(event.close);
-      }
-    }
-    return some;
-  }
-
-  #handleOpened(gap: { previousId: string; unacknowledgedBytes: number } | null): void {
+  #handleOpened(gap: Gap | undefined): void {
     const reason = this.#reason;
-    this.#reason = '';
     this.#setState('open');
     this.#events.emit('transport', { from: null, to: this.#transport, reason: this.explain().summary });
-    if (gap !== null) {
+    if (gap) {
       this.#gaps++;
       this.#events.emit('gap', { ...gap, id: this.id, reason });
       // What the application sends in its 'gap' listeners, a greeting perhaps, goes before what was left over.
@@ -599,78 +565,73 @@ export class Session {
   }
 
   #deliverMessages(): void {
-    if (!this.#heeded) {
-      return;
-    }
-    for (let message = this.#machine.message(); message !== undefined; message = this.#machine.message()) {
+    while (this.#heeded) {
+      const message = this.#machine.message();
+      if (message === undefined) {
+        return;
+      }
       this.#events.emit('message', message);
     }
   }
 
-  /** Gives the link what it takes; true when it was the last of the session. */
-  #transmit(): boolean {
+  /** Gives the link what it takes. */
+  #transmit(): void {
     const machine = this.#machine;
     const link = this.#link;
-    if (link === null) {
-      return false;
-    }
-    while (machine.hasNativeDatagram && link.datagrams?.room()) {
+    while (machine.hasNativeDatagram && link?.datagrams?.room()) {
       link.datagrams.send(machine.nativeDatagram());
     }
-    for (let room = link.room(); room > 0; room = link.room()) {
+    for (let room = link?.room(); link && room; room = link.room()) {
       const packet = machine.packet(this.#env.now(), room);
-      if (packet === null) {
-        return false;
+      if (!packet) {
+        return;
       }
       link.send(packet);
-      if (!machine.isOpen) {
-        return true; // that was CLOSE
-      }
     }
-    return false;
+  }
+
+  #checkWaiters(): void {
+    this.#waiters = this.#waiters.filter(({ below, resolve, reject }) => {
+      if (this.bufferedBytes <= below) {
+        resolve();
+      } else if (this.#state === 'closed') {
+        reject(this.#closedError('drained'));
+      } else {
+        return true;
+      }
+      return false;
+    });
   }
 
   #schedule(): void {
+    const { now, timer } = this.#env;
     const at = this.#machine.timeout;
-    if (at === null || this.#timerAt <= at || this.#ended !== null) {
+    if (this.#timerAt <= at || this.#state === 'closed') {
       return; // a timer that comes too early looks again
     }
     this.#timer?.();
     this.#timerAt = at;
-    this.#timer = this.#env.timer(Math.max(0, at - this.#env.now()), () => {
-      const now = this.#env.now();
+    this.#timer = timer(at - now(), () => {
       this.#timerAt = Infinity;
-      if (now - at > LATE_MS) {
+      if (now() - at > LATE_MS) {
         // The machine slept, or the tab was throttled: what the server sent may be waiting behind this timer.
-        this.#machine.probe(now, PROBE_MS);
+        this.#machine.probe(now(), PROBE_MS);
       }
-      this.#machine.handleTimeout(now);
+      this.#machine.handleTimeout(now());
       this.#work();
     });
   }
 
   // ---- the page ----
 
-  #listenToPage(): void {
-    const nudge = () => this.#nudge();
-    const { listen } = this.#env;
-    this.#unlisten.push(
-      listen('online', nudge),
-      listen('pageshow', nudge),
-      listen('visibilitychange', () => this.#env.isHidden() || nudge()),
-      listen('pagehide', (event) => (event as PageTransitionEvent).persisted || this.#leave()),
-    );
-  }
-
   /** The network or the tab came back: asks at once whether the link lives, or tries again at once. */
   #nudge(): void {
-    if (this.#link !== null) {
-      this.#machine.probe(this.#env.now(), PROBE_MS);
-      this.#work();
-    } else if (this.#retry !== null && this.#env.now() >= this.#mayRetryAt) {
+    if (this.#retry && this.#env.now() >= this.#mayRetryAt) {
       this.#retry();
       void this.#race();
     }
+    this.#machine.probe(this.#env.now(), PROBE_MS);
+    this.#work();
   }
 
   #leave(): void {
@@ -678,24 +639,8 @@ export class Session {
     const out = new Writer();
     writeClose(out, close);
     this.#link?.leave(out.finish(), close);
-    this.#link = null;
+    this.#link = undefined;
     this.#finish(close);
-  }
-
-  #listenToSignal(signal: AbortSignal): void {
-    const abort = () => {
-      const close = protocolClose('NORMAL', truncateUtf8(`aborted: ${messageOf(signal.reason)}`, MAX_REASON));
-      if (this.#state === 'connecting') {
-        this.#finish(close, new ThroughlineError('ABORTED', close.reason, signal.reason));
-      } else {
-        this.#close(close);
-      }
-    };
-    if (signal.aborted) {
-      queueMicrotask(abort);
-    }
-    signal.addEventListener('abort', abort);
-    this.#unlisten.push(() => signal.removeEventListener('abort', abort));
   }
 
   // ---- helpers ----
@@ -707,30 +652,32 @@ export class Session {
     }
   }
 
-  #refuseWhenClosed(method: string): void {
-    if (this.#closing !== null || this.#ended !== null) {
+  /** The bytes of what the application gives. Throws when they are none, too many, or too late. */
+  #check(method: string, data: unknown, code?: ErrorCode, max = 0): Uint8Array {
+    let bytes: Uint8Array;
+    if (ArrayBuffer.isView(data)) {
+      bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    } else if (data instanceof ArrayBuffer) {
+      bytes = new Uint8Array(data);
+    } else {
+      throw new TypeError(
+        `${method} takes ${method === 'send' ? 'a string or ' : ''}bytes, not ${typeof data}`,
+      );
+    }
+    if (this.#closing) {
       throw this.#closedError(method);
     }
+    if (code && bytes.length > max) {
+      throw new ThroughlineError(
+        code,
+        `${method}: ${bytes.length} bytes; at most ${max} go at once: send parts`,
+      );
+    }
+    return bytes;
   }
 
   #closedError(method: string): ThroughlineError {
-    const close = this.#ended ?? this.#closing;
-    const why = close === null ? '' : ` (${describeClose(close)})`;
-    return new ThroughlineError(
-      'SESSION_CLOSED',
-      `${method}: the session is closed${why}: connect() opens another`,
-    );
+    const why = this.#closing && describeClose(this.#closing);
+    return new ThroughlineError('SESSION_CLOSED', `${method}: the session is closed (${why}): connect again`);
   }
-}
-
-function bytesOf(method: string, data: unknown): Uint8Array {
-  if (ArrayBuffer.isView(data)) {
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  }
-  // Not instanceof: it may come from another frame.
-  if (Object.prototype.toString.call(data) === '[object ArrayBuffer]') {
-    return new Uint8Array(data as ArrayBuffer);
-  }
-  const text = method === 'send' ? 'a string or ' : '';
-  throw new TypeError(`${method} takes ${text}bytes, not ${data === null ? data : typeof data}`);
 }

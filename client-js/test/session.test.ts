@@ -160,7 +160,7 @@ describe('wrong use', () => {
     expect(() => network.connect({ token: 'x'.repeat(5000) })).toThrow(/4096/);
     await session.close(3, 'bye');
     expect(() => session.send('x')).toThrow(
-      'send: the session is closed (application code 3: bye): connect() opens another',
+      'send: the session is closed (application code 3: bye): connect again',
     );
     await expect(session.drained()).resolves.toBeUndefined();
   });
@@ -357,7 +357,7 @@ describe('lost links', () => {
     link.receive({ type: 'close', close: protocolClose('SHUTTING_DOWN', 'restart') });
     await world.pass(600);
     expect(session.state).toBe('open');
-    expect(network.link('websocket').opening.resumption).toBeNull();
+    expect(network.link('websocket').opening.resumption).toBeUndefined();
     expect(gap).toHaveBeenCalledWith(expect.objectContaining({ reason: 'SHUTTING_DOWN: restart' }));
     network.link('websocket').receive({ type: 'close', close: protocolClose('FORBIDDEN', 'banned') });
     expect(await session.closed).toMatchObject({ name: 'FORBIDDEN' });

@@ -80,7 +80,7 @@ export function plain(frame: VectorFrame): VectorFrame {
 }
 
 export function fromVector(frame: VectorFrame): Frame {
-  const it = plain(frame) as Record<string, never>;
+  const it = plain(frame) as unknown as Record<string, never>;
   switch (frame.type) {
     case 'WELCOME': {
       const { type: _, time, heartbeat, idle, max_message, ...rest } = it;

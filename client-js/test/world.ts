@@ -2,7 +2,6 @@
 
 import type { Cancel, Environment } from '../src/environment.js';
 import type { ConnectOptions } from '../src/options.js';
-import { settingsOf } from '../src/options.js';
 import { type Close, describeClose } from '../src/protocol/close.js';
 import { decodePacket } from '../src/protocol/codec.js';
 import type { Frame, Welcome } from '../src/protocol/frames.js';
@@ -24,8 +23,10 @@ interface Timer {
 export class World implements Environment {
   WebTransport: Environment['WebTransport'];
   WebSocket: Environment['WebSocket'];
-  fetch: Environment['fetch'];
+  fetch: Environment['fetch'] = () => Promise.reject(new Error('no network'));
+  hasFetch = true;
   hasStreams = true;
+  readonly page = new Map<string, unknown>();
   pageUrl: string | undefined = 'http://page.test/game';
   readonly stored = new Map<string, string>();
   readonly listeners = new Map<string, Set<(event: Event) => void>>();
@@ -35,9 +36,7 @@ export class World implements Environment {
   #order = 0;
   #timers = new Set<Timer>();
 
-  now(): number {
-    return this.#now;
-  }
+  readonly now = (): number => this.#now;
 
   wallTime(): number {
     return this.#now;
@@ -47,11 +46,11 @@ export class World implements Environment {
     return this.randomValue;
   }
 
-  timer(ms: number, callback: () => void): Cancel {
+  readonly timer = (ms: number, callback: () => void): Cancel => {
     const timer = { at: this.#now + Math.max(0, ms), order: this.#order++, callback };
     this.#timers.add(timer);
     return () => this.#timers.delete(timer);
-  }
+  };
 
   storage(): Pick<Storage, 'getItem' | 'setItem'> | undefined {
     return {
@@ -147,7 +146,7 @@ export class FakeLink implements Link {
     readonly world: World,
     readonly transport: Transport,
     readonly opening: {
-      readonly resumption: { readonly session: string } | null;
+      readonly resumption: { readonly session: string } | undefined;
       readonly token: string | undefined;
     },
     readonly handlers: LinkHandlers,
@@ -247,7 +246,7 @@ export class Network {
   }
 
   connect(options: ConnectOptions = {}): Session {
-    return new Session(settingsOf('/rt', options, this.world.pageUrl), this.world, this.kinds);
+    return new Session('/rt', options, this.world, this.kinds);
   }
 
   /** The newest link of a transport. */

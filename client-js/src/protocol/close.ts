@@ -71,15 +71,7 @@ export class ProtocolError extends Error {
   }
 }
 
-/** Cuts text to at most `maxBytes` of UTF-8, between characters. */
+/** Cuts text to at most `maxBytes` of UTF-8, between characters: the decoder waits for the rest of the last one. */
 export function truncateUtf8(text: string, maxBytes: number): string {
-  const bytes = new TextEncoder().encode(text);
-  if (bytes.length <= maxBytes) {
-    return text;
-  }
-  let end = maxBytes;
-  while (((bytes[end] ?? 0) & 0xc0) === 0x80) {
-    end--;
-  }
-  return new TextDecoder().decode(bytes.subarray(0, end));
+  return new TextDecoder().decode(new TextEncoder().encode(text).subarray(0, maxBytes), { stream: true });
 }

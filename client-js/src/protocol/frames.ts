@@ -3,7 +3,7 @@
 import { toBase64Url } from './base64.js';
 import { type Close, ProtocolError } from './close.js';
 import { MAX_DATAGRAM, MAX_REASON } from './limits.js';
-import { Reader, varintLength, Writer } from './varint.js';
+import { readVarint, varintLength, Writer } from './varint.js';
 
 /** The content of WELCOME (SPEC section 3.1). */
 export interface Welcome {
@@ -52,43 +52,85 @@ export const MAX_DATAGRAM_HEADER = 3;
 
 /** Reads the payload of a frame of type `kind`; throws ProtocolError. */
 export function decodeFrame(kind: number, payload: Uint8Array): Frame {
+  let at = 0;
   const malformed = () => new ProtocolError('MALFORMED_FRAME', `malformed frame of type ${kind}`);
-  const reader = new Reader(payload, malformed);
+  const check = (valid: boolean) => {
+    if (!valid) {
+      throw malformed();
+    }
+  };
+  const int = (): number => {
+    const { value, end } = readVarint(payload, at) ?? { value: Number.NaN, end: 0 };
+    check(value >= 0);
+    at = end;
+    return value;
+  };
+  const take = (length: number): Uint8Array => {
+    at += length;
+    check(at <= payload.length);
+    return payload.subarray(at - length, at);
+  };
   let frame: Frame;
   switch (kind) {
-    case WELCOME:
+    case WELCOME: {
+      const welcome: Welcome = {
+        version: int(),
+        session: toBase64Url(take(16)),
+        key: toBase64Url(take(16)),
+        resumed: int() % 2 === 1,
+        link: int(),
+        timeUs: int(),
+        heartbeatMs: int(),
+        idleMs: int(),
+        maxMessage: int(),
+        received: int(),
+        limit: int(),
+      };
+      check(welcome.heartbeatMs > 0 && welcome.idleMs > 0);
       // Bytes after the known fields are for later versions.
-      return { type: 'welcome', welcome: readWelcome(reader, malformed) };
-    case CLOSE:
-      return { type: 'close', close: readClose(reader, malformed) };
+      return { type: 'welcome', welcome };
+    }
+    case CLOSE: {
+      const code = int();
+      const [origin = 0] = take(1);
+      const reason = payload.subarray(at);
+      check(code <= 0xffff_ffff && origin <= 1 && reason.length <= MAX_REASON);
+      return {
+        type: 'close',
+        close: { code, application: origin === 1, reason: decodeUtf8(reason, malformed) },
+      };
+    }
     case STREAM: {
-      const stream = reader.varint();
-      const offset = reader.varint();
-      const data = reader.rest();
-      if (!Number.isSafeInteger(offset + data.length)) {
-        throw malformed();
-      }
+      const stream = int();
+      const offset = int();
+      const data = payload.subarray(at);
+      check(Number.isSafeInteger(offset + data.length));
       return { type: 'stream', stream, offset, data };
     }
     case ACK:
-      frame = { type: 'ack', stream: reader.varint(), received: reader.varint(), limit: reader.varint() };
+      frame = { type: 'ack', stream: int(), received: int(), limit: int() };
       break;
     case DATAGRAM:
-      if (payload.length > MAX_DATAGRAM) {
-        throw new ProtocolError('DATAGRAM_TOO_LARGE', `a datagram of ${payload.length} bytes`);
-      }
+      checkDatagram(payload);
       return { type: 'datagram', data: payload };
     case PING:
-      frame = { type: 'ping', id: reader.varint() };
+      frame = { type: 'ping', id: int() };
       break;
     case PONG:
-      frame = { type: 'pong', id: reader.varint(), timeUs: reader.varint() };
+      frame = { type: 'pong', id: int(), timeUs: int() };
       break;
     default:
       throw new ProtocolError('UNKNOWN_FRAME', `unknown frame type ${kind}`);
   }
-  reader.end();
+  check(at === payload.length);
   return frame;
+}
+
+/** Throws ProtocolError for a datagram that is too long. */
+export function checkDatagram({ length }: Uint8Array): void {
+  if (length > MAX_DATAGRAM) {
+    throw new ProtocolError('DATAGRAM_TOO_LARGE', `a datagram of ${length} bytes`);
+  }
 }
 
 /** Writes a frame whose fields are all varints: ACK, PING, PONG. */
@@ -126,43 +168,13 @@ function writeFrame(out: Writer, kind: number, payload: Uint8Array): void {
   out.bytes(payload);
 }
 
-function readWelcome(reader: Reader, malformed: () => Error): Welcome {
-  const welcome = {
-    version: reader.varint(),
-    session: toBase64Url(reader.take(16)),
-    key: toBase64Url(reader.take(16)),
-    resumed: reader.varint() % 2 === 1,
-    link: reader.varint(),
-    timeUs: reader.varint(),
-    heartbeatMs: reader.varint(),
-    idleMs: reader.varint(),
-    maxMessage: reader.varint(),
-    received: reader.varint(),
-    limit: reader.varint(),
-  };
-  if (welcome.heartbeatMs < 1 || welcome.idleMs < 1) {
-    throw malformed();
-  }
-  return welcome;
-}
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
-function readClose(reader: Reader, malformed: () => Error): Close {
-  const code = reader.varint();
-  const origin = reader.take(1)[0] ?? 0;
-  const reason = reader.rest();
-  if (code > 0xffff_ffff || origin > 1 || reason.length > MAX_REASON) {
-    throw malformed();
-  }
+/** Text of UTF-8, a byte order mark included; throws what `malformed` makes when it is none. */
+export function decodeUtf8(bytes: Uint8Array, malformed: () => Error): string {
   try {
-    return { code, application: origin === 1, reason: decodeUtf8(reason) };
+    return UTF8.decode(bytes);
   } catch {
     throw malformed();
   }
-}
-
-const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
-/** Text of UTF-8, a byte order mark included; throws when it is none. */
-export function decodeUtf8(bytes: Uint8Array): string {
-  return UTF8.decode(bytes);
 }

@@ -12,6 +12,7 @@ import { type Close, ProtocolError, protocolClose } from './close.js';
 import { type DatagramKey, DatagramSlots } from './datagrams.js';
 import {
   ACK,
+  checkDatagram,
   type Frame,
   MAX_DATAGRAM_HEADER,
   MAX_STREAM_HEADER,
@@ -22,7 +23,7 @@ import {
   writeDatagram,
   writeFields,
 } from './frames.js';
-import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_DATAGRAM, MAX_OPEN_PINGS, STREAM_CHUNK } from './limits.js';
+import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_OPEN_PINGS, MAX_REASON, STREAM_CHUNK } from './limits.js';
 import { Assembler, encodeMessage, type Message } from './message.js';
 import { StreamReceiver, StreamSender } from './stream.js';
 import { Writer } from './varint.js';
@@ -30,7 +31,7 @@ import { Writer } from './varint.js';
 /** What the owner gets to see. */
 export type MachineEvent =
   /** WELCOME has arrived. `gap` says what was lost when it opened another session than the one before. */
-  | { readonly type: 'opened'; readonly gap: Gap | null }
+  | { readonly type: 'opened'; readonly gap: Gap | undefined }
   | { readonly type: 'datagram'; readonly bytes: Uint8Array<ArrayBuffer> }
   /** Nothing was heard for too long: the link is dead. Its owner decides what follows. */
   | { readonly type: 'silent'; readonly close: Close }
@@ -74,10 +75,10 @@ export class Machine {
     datagramsDropped: 0,
   };
   #phase: Phase = 'detached';
-  #welcome: Welcome | null = null;
+  #welcome: Welcome | undefined;
   /** Whether the server may still know the session of `#welcome`. */
   #resumable = false;
-  #close: Close | null = null;
+  #close: Close | undefined;
   /** While closing: whether stream bytes go before CLOSE, and when patience ends. */
   #flush = false;
   #deadline = 0;
@@ -88,49 +89,44 @@ export class Machine {
   /** Messages of the old session that never left: they follow on the new one after what the application sends first. */
   #kept: Uint8Array[] = [];
   readonly #outgoing = new DatagramSlots();
-  readonly #messages: { message: Message; cost: number; receiver: StreamReceiver }[] = [];
+  readonly #messages: { message: Message; taken: () => void }[] = [];
   #firstMessage = 0;
   readonly #events: MachineEvent[] = [];
   #heard = 0;
   /** When a link that was probed counts as dead, unless something is heard. */
-  #suspectUntil: number | null = null;
-  #ackAt: number | null = null;
+  #suspectUntil = 0;
+  #ackAt = Infinity;
   #ackDue = false;
   #pingAt = 0;
   #pingDue = false;
   #pingId = 0;
-  readonly #pings: { id: number; sentAt: number }[] = [];
-  #pong: number | null = null;
+  /** When the PINGs that have no answer yet were sent, by id. */
+  #pings = new Map<number, number>();
+  #pong: number | undefined;
   #rttMs = 0;
-  #minRttMs = 0;
-  /** PONGs that arrived on the current link. */
-  #answers = 0;
-  #clockOffsetMs: number | null = null;
+  #proven = false;
+  #clockOffsetMs = 0;
 
   // ---- the link ----
 
   /** A link carries the session from now on; its WELCOME is the next frame. `nativeDatagram`: the largest of its own datagrams, or 0. */
   linkOpened(now: number, nativeDatagram: number): void {
-    if (this.#isEnding) {
+    if (this.#phase === 'closing' || this.#phase === 'closed') {
       return;
     }
     this.#phase = 'opening';
     this.#nativeDatagram = nativeDatagram;
-    this.#heard = now;
-    this.#suspectUntil = null;
-    this.#pings.length = 0;
-    this.#answers = 0;
-    this.#pong = null;
-    this.#pingDue = false;
-    this.#ackAt = null;
-    this.#ackDue = false;
+    this.heard(now, 0);
+    this.#pings.clear();
+    this.#proven = false;
+    this.#pong = undefined;
+    this.#ackAt = Infinity;
   }
 
   /** The link ended without CLOSE. The session waits for the next. */
   linkLost(): void {
-    if (this.#phase === 'closing') {
-      this.#phase = 'closed';
-      this.#tellClosed();
+    if (this.#phase === 'closing' && this.#close) {
+      this.#end(this.#close);
     } else if (this.#phase !== 'closed') {
       this.#phase = 'detached';
     }
@@ -140,19 +136,19 @@ export class Machine {
   /** After the server ended the session: the next link opens a new one in its place. */
   reopen(): void {
     this.#phase = 'detached';
-    this.#close = null;
     this.#resumable = false;
   }
 
-  /** Something arrived, also if it is no frame: the server is alive. */
-  heard(now: number): void {
-    this.#heard = Math.max(this.#heard, now);
-    this.#suspectUntil = null;
+  /** `bytes` arrived, also if they are no frames: the server is alive. */
+  heard(now: number, bytes: number): void {
+    this.counters.bytesIn += bytes;
+    this.#heard = now;
+    this.#suspectUntil = 0;
   }
 
   /** Doubt about the link: a PING goes now, and unless anything is heard within `patienceMs`, the link is dead. */
   probe(now: number, patienceMs: number): void {
-    if (this.#phase === 'open' && this.#suspectUntil === null) {
+    if (!this.#suspectUntil) {
       this.#suspectUntil = now + patienceMs;
       this.#pingDue = true;
     }
@@ -161,58 +157,44 @@ export class Machine {
   // ---- what arrives ----
 
   handleFrame(now: number, frame: Frame): void {
-    this.heard(now);
-    if (this.#phase === 'closing') {
-      this.#whileClosing(frame);
-      return;
-    }
+    this.heard(now, 0);
     this.#guarded(now, () => {
-      if (this.#phase === 'opening') {
-        if (frame.type === 'welcome') {
-          this.#handleWelcome(now, frame.welcome);
+      if (this.#phase === 'closing') {
+        if (frame.type === 'ack') {
+          // The stream bytes before our CLOSE may be waiting for this credit.
+          this.#sender.acknowledge(frame.received, frame.limit);
         } else if (frame.type === 'close') {
-          this.#end(frame.close);
-        } else {
-          throw new ProtocolError('PROTOCOL_VIOLATION', 'a frame before WELCOME');
+          this.linkLost();
         }
+      } else if (frame.type === 'close') {
+        this.#end(frame.close);
       } else if (this.#phase === 'open') {
         this.#dispatch(now, frame);
+      } else if (this.#phase === 'opening') {
+        this.#handleWelcome(now, frame);
       }
     });
   }
 
   /** A native datagram arrived. */
   handleDatagram(now: number, bytes: Uint8Array): void {
-    this.heard(now);
-    if (this.#phase !== 'open') {
-      return;
-    }
-    this.#guarded(now, () => {
-      if (bytes.length > MAX_DATAGRAM) {
-        throw new ProtocolError('DATAGRAM_TOO_LARGE', `a datagram of ${bytes.length} bytes`);
-      }
-      this.counters.bytesIn += bytes.length;
-      this.#receiveDatagram(bytes);
-    });
+    this.heard(now, bytes.length);
+    this.#guarded(now, () => this.#receiveDatagram(bytes));
   }
 
   /** What arrived could not be read, or is against the rules of its carrier: the session ends. */
   handleViolation(now: number, close: Close): void {
-    if (this.#phase === 'opening' || this.#phase === 'open') {
-      this.#startClosing(now, close, false);
-    } else {
-      this.#end(close);
-    }
+    this.#startClosing(now, close, false);
   }
 
   // ---- time ----
 
-  /** When `handleTimeout` wants to be called; `null` when there is nothing to wait for. */
-  get timeout(): number | null {
-    if (this.#phase === 'closing') {
-      return this.#deadline;
+  /** When `handleTimeout` wants to be called; Infinity when there is nothing to wait for. */
+  get timeout(): number {
+    if (this.#phase === 'open') {
+      return Math.min(this.#deadAt, this.#pingAt, this.#ackAt);
     }
-    return this.#phase === 'open' ? Math.min(this.#deadAt, this.#pingAt, this.#ackAt ?? Infinity) : null;
+    return this.#phase === 'closing' ? this.#deadline : Infinity;
   }
 
   handleTimeout(now: number): void {
@@ -221,23 +203,20 @@ export class Machine {
         this.#flush = false;
         this.#deadline = now + CLOSE_PATIENCE_MS;
       } else {
-        this.#phase = 'closed';
-        this.#tellClosed();
+        this.linkLost();
       }
     } else if (this.#phase === 'open') {
       if (now >= this.#deadAt) {
-        const silence = Math.round(now - this.#heard);
-        const close = protocolClose('IDLE_TIMEOUT', `nothing was heard for ${silence} ms`);
-        this.#events.push({ type: 'silent', close });
-        this.#heard = now;
-        this.#suspectUntil = null;
+        const reason = `nothing was heard for ${Math.round(now - this.#heard)} ms`;
+        this.#events.push({ type: 'silent', close: protocolClose('IDLE_TIMEOUT', reason) });
+        this.heard(now, 0);
       }
       // Due, not sent: the link may not take anything now, and the next timeout must lie ahead all the same.
       if (now >= this.#pingAt) {
         this.#startHeartbeat(now);
       }
-      if (this.#ackAt !== null && now >= this.#ackAt) {
-        this.#ackAt = null;
+      if (now >= this.#ackAt) {
+        this.#ackAt = Infinity;
         this.#ackDue = true;
       }
     }
@@ -253,24 +232,25 @@ export class Machine {
       this.#writeDatagrams(max, out);
       this.#writeStream(max, out);
       this.#writeAcknowledgement(out);
-    } else if (this.#phase === 'closing' && this.#close !== null) {
+    } else if (this.#phase === 'closing' && this.#close) {
       if (this.#flush) {
         this.#writeStream(max, out);
       }
-      if (!this.#flush || this.#sender.unsent === 0) {
+      // A CLOSE that does not fit any more has a packet of its own.
+      const fits = !out.length || out.length + MAX_REASON + MAX_STREAM_HEADER <= max;
+      if (fits && !(this.#flush && this.#sender.unsent)) {
         writeClose(out, this.#close);
-        this.#phase = 'closed';
-        this.#tellClosed();
+        this.linkLost();
       }
     }
     this.counters.bytesOut += out.length;
-    return out.length > 0 ? out.finish() : null;
+    return out.length ? out.finish() : null;
   }
 
   /** Whether there is a datagram for a link that has its own. */
   get hasNativeDatagram(): boolean {
-    const front = this.#phase === 'open' ? this.#outgoing.front() : undefined;
-    return front !== undefined && front.length <= this.#nativeDatagram;
+    const front = this.#outgoing.front();
+    return this.#phase === 'open' && front !== undefined && front.length <= this.#nativeDatagram;
   }
 
   /** Takes that datagram. */
@@ -283,6 +263,10 @@ export class Machine {
 
   // ---- the application ----
 
+  get hasEvents(): boolean {
+    return this.#events.length > 0;
+  }
+
   event(): MachineEvent | undefined {
     return this.#events.shift();
   }
@@ -290,16 +274,13 @@ export class Machine {
   /** The next message; taking it frees its credit. */
   message(): Message | undefined {
     const first = this.#messages[this.#firstMessage];
-    if (first === undefined) {
-      return undefined;
-    }
-    this.#firstMessage++;
-    if (this.#firstMessage * 2 >= this.#messages.length) {
+    // A list that is taken from its front in a linear time.
+    if (++this.#firstMessage * 2 >= this.#messages.length) {
       this.#messages.splice(0, this.#firstMessage);
       this.#firstMessage = 0;
     }
-    first.receiver.queued(-first.cost);
-    return first.message;
+    first?.taken();
+    return first?.message;
   }
 
   /** Takes a message to send, after those before it. */
@@ -315,40 +296,29 @@ export class Machine {
 
   /** After a gap: the messages that never left follow now, behind what the application has sent since. */
   releaseKept(): void {
-    for (const chunk of this.#kept) {
+    for (const chunk of this.#kept.splice(0)) {
       this.#sender.push(chunk);
     }
-    this.#kept = [];
   }
 
   /** Ends the session: the messages before it are sent, then CLOSE. Does nothing when it is ending already. */
   close(now: number, close: Close): void {
-    if (this.#phase === 'open') {
-      this.#startClosing(now, close, true);
-    } else if (this.#phase === 'opening') {
-      this.#startClosing(now, close, false);
-    } else if (this.#phase === 'detached') {
-      this.#end(close);
-    }
+    this.#startClosing(now, close, true);
   }
 
   // ---- what is known ----
 
-  get isOpen(): boolean {
-    return this.#phase === 'open';
-  }
-
   /** The newest WELCOME. */
-  get welcome(): Welcome | null {
+  get welcome(): Welcome | undefined {
     return this.#welcome;
   }
 
   /** What an opening says of the session that it wants to resume. */
-  get resumption(): { session: string; key: string; received: string } | null {
-    const welcome = this.#welcome;
-    return welcome !== null && this.#resumable
-      ? { session: welcome.session, key: welcome.key, received: `0.${this.#receiver.received}` }
-      : null;
+  get resumption(): { session: string; key: string; received: string } | undefined {
+    const { session, key } = this.#welcome ?? {};
+    return this.#resumable && session && key
+      ? { session, key, received: `0.${this.#receiver.received}` }
+      : undefined;
   }
 
   get bufferedBytes(): number {
@@ -366,22 +336,18 @@ export class Machine {
 
   /** Whether the server has answered a PING on this link: that it carries frames both ways. */
   get isProven(): boolean {
-    return this.#answers > 0;
+    return this.#proven;
   }
 
-  /** The server's clock in milliseconds since the Unix epoch; `null` before the first WELCOME. */
-  serverTime(now: number): number | null {
-    return this.#clockOffsetMs === null ? null : now + this.#clockOffsetMs;
+  /** The server's clock in milliseconds since the Unix epoch; our own before the first WELCOME. */
+  serverTime(now: number): number {
+    return now + this.#clockOffsetMs;
   }
 
   // ---- inside ----
 
-  get #isEnding(): boolean {
-    return this.#phase === 'closing' || this.#phase === 'closed';
-  }
-
   get #deadAt(): number {
-    return this.#suspectUntil ?? this.#heard + (this.#welcome?.idleMs ?? Infinity);
+    return this.#suspectUntil || this.#heard + (this.#welcome?.idleMs ?? 0);
   }
 
   #guarded(now: number, work: () => void): void {
@@ -396,27 +362,25 @@ export class Machine {
   }
 
   #dispatch(now: number, frame: Frame): void {
+    if ('stream' in frame && frame.stream !== 0) {
+      throw new ProtocolError('PROTOCOL_VIOLATION', `no stream ${frame.stream}`);
+    }
     switch (frame.type) {
       case 'welcome':
-        throw new ProtocolError('PROTOCOL_VIOLATION', 'WELCOME comes once');
-      case 'close':
-        this.#end(frame.close);
-        break;
+        throw new ProtocolError('PROTOCOL_VIOLATION', 'a second WELCOME');
       case 'stream': {
-        knownStream(frame.stream);
         const receiver = this.#receiver;
         this.#assembler.push(receiver.accept(frame.offset, frame.data), ({ message, cost }) => {
           receiver.queued(cost);
           this.counters.messagesIn++;
-          this.#messages.push({ message, cost, receiver });
+          this.#messages.push({ message, taken: () => receiver.queued(-cost) });
         });
-        if (this.#ackAt === null && receiver.hasNews) {
-          this.#ackAt = now + ACK_DELAY_MS;
+        if (receiver.hasNews) {
+          this.#ackAt = Math.min(this.#ackAt, now + ACK_DELAY_MS);
         }
         break;
       }
       case 'ack':
-        knownStream(frame.stream);
         this.#sender.acknowledge(frame.received, frame.limit);
         break;
       case 'datagram':
@@ -430,40 +394,33 @@ export class Machine {
     }
   }
 
-  #whileClosing(frame: Frame): void {
-    if (frame.type === 'ack' && frame.stream === 0) {
-      try {
-        // The stream bytes before our CLOSE may be waiting for this credit.
-        this.#sender.acknowledge(frame.received, frame.limit);
-      } catch {
-        // It is ending anyway.
-      }
-    } else if (frame.type === 'close') {
-      this.#phase = 'closed';
-      this.#tellClosed();
+  #handleWelcome(now: number, frame: Frame): void {
+    if (frame.type !== 'welcome') {
+      throw new ProtocolError('PROTOCOL_VIOLATION', 'no WELCOME');
     }
-  }
-
-  #handleWelcome(now: number, welcome: Welcome): void {
-    if (welcome.version !== 1) {
-      throw new ProtocolError('UNSUPPORTED_VERSION', `version ${welcome.version} was not asked for`);
+    const { welcome } = frame;
+    const { version, session, resumed, received, limit, maxMessage } = welcome;
+    if (version !== 1) {
+      throw new ProtocolError('UNSUPPORTED_VERSION', `version ${version}`);
     }
-    const previous = this.#welcome;
-    let gap: Gap | null = null;
-    if (previous !== null && welcome.resumed && welcome.session === previous.session) {
-      this.#sender.rewind(welcome.received, welcome.limit);
+    const previousId = this.#welcome?.session;
+    let gap: Gap | undefined;
+    if (resumed && session === previousId) {
+      this.#sender.rewind(received, limit);
+      // The last ACK may be lost with the old link, and the server know of less credit than was granted.
+      this.#ackDue = true;
     } else {
       const old = this.#sender;
+      this.#kept = old.neverSent();
       this.#sender = new StreamSender();
-      this.#sender.acknowledge(welcome.received, welcome.limit);
+      this.#sender.acknowledge(received, limit);
       this.#receiver = new StreamReceiver();
-      this.#assembler = new Assembler(welcome.maxMessage);
-      this.#kept = [...this.#kept, ...old.neverSent()];
-      if (previous === null) {
-        this.releaseKept();
+      this.#assembler = new Assembler(maxMessage);
+      if (previousId) {
+        const keptBytes = this.#kept.reduce((sum, chunk) => sum + chunk.length, 0);
+        gap = { previousId, unacknowledgedBytes: old.buffered - keptBytes };
       } else {
-        const keptBytes = old.neverSent().reduce((sum, chunk) => sum + chunk.length, 0);
-        gap = { previousId: previous.session, unacknowledgedBytes: old.buffered - keptBytes };
+        this.releaseKept();
       }
     }
     this.#welcome = welcome;
@@ -475,25 +432,30 @@ export class Machine {
   }
 
   #handlePong(now: number, id: number, timeUs: number): void {
-    const index = this.#pings.findIndex((ping) => ping.id === id);
-    const ping = this.#pings[index];
-    if (ping === undefined) {
+    const sentAt = this.#pings.get(id);
+    if (sentAt === undefined) {
       return;
     }
-    this.#pings.splice(0, index + 1);
-    this.#answers++;
-    const rtt = Math.max(0.001, now - ping.sentAt);
-    this.#rttMs = this.#rttMs === 0 ? rtt : (7 * this.#rttMs + rtt) / 8;
-    this.#minRttMs = this.#minRttMs === 0 ? rtt : Math.min(this.#minRttMs, rtt);
-    if (this.#answers === 1 || rtt <= this.#rttMs) {
+    for (const older of this.#pings.keys()) {
+      if (older <= id) {
+        this.#pings.delete(older);
+      }
+    }
+    const rtt = Math.max(0.001, now - sentAt);
+    this.#rttMs = this.#rttMs ? (7 * this.#rttMs + rtt) / 8 : rtt;
+    if (!this.#proven || rtt <= this.#rttMs) {
       // A slow answer says little about the clock.
       this.#clockOffsetMs = timeUs / 1000 + rtt / 2 - now;
     }
+    this.#proven = true;
   }
 
   #receiveDatagram(bytes: Uint8Array): void {
-    this.counters.datagramsIn++;
-    this.#events.push({ type: 'datagram', bytes: bytes.slice() });
+    checkDatagram(bytes);
+    if (this.#phase === 'open') {
+      this.counters.datagramsIn++;
+      this.#events.push({ type: 'datagram', bytes: bytes.slice() });
+    }
   }
 
   #startHeartbeat(now: number): void {
@@ -502,29 +464,25 @@ export class Machine {
   }
 
   #writeControl(now: number, out: Writer): void {
-    if (this.#pong !== null) {
+    if (this.#pong !== undefined) {
       writeFields(out, PONG, this.#pong, Math.floor(now * 1000));
-      this.#pong = null;
+      this.#pong = undefined;
     }
     if (this.#pingDue) {
       this.#pingDue = false;
-      this.#pingId++;
-      if (this.#pings.length === MAX_OPEN_PINGS) {
-        this.#pings.shift();
-      }
-      this.#pings.push({ id: this.#pingId, sentAt: now });
+      this.#pings.set(++this.#pingId, now);
+      this.#pings.delete(this.#pingId - MAX_OPEN_PINGS);
       writeFields(out, PING, this.#pingId);
     }
   }
 
   #writeDatagrams(max: number, out: Writer): void {
-    for (let front = this.#outgoing.front(); front !== undefined; front = this.#outgoing.front()) {
-      const fits = out.length + front.length + MAX_DATAGRAM_HEADER + MAX_ACK_FRAME <= max || out.length === 0;
-      if (!fits || front.length <= this.#nativeDatagram) {
+    for (let front = this.#outgoing.front(); front; front = this.#outgoing.front()) {
+      const fits = !out.length || out.length + front.length + MAX_DATAGRAM_HEADER + MAX_ACK_FRAME <= max;
+      if (!fits || this.hasNativeDatagram) {
         break;
       }
-      writeDatagram(out, front);
-      this.#outgoing.pop();
+      writeDatagram(out, this.#outgoing.pop());
       this.counters.datagramsOut++;
     }
   }
@@ -532,45 +490,36 @@ export class Machine {
   #writeStream(max: number, out: Writer): void {
     let wrote = true;
     while (wrote) {
-      const room = Math.max(0, max - out.length - MAX_STREAM_HEADER - MAX_ACK_FRAME);
-      wrote = this.#sender.write(out, Math.min(STREAM_CHUNK, out.length === 0 ? Math.max(room, 1) : room));
+      const room = max - out.length - MAX_STREAM_HEADER - MAX_ACK_FRAME;
+      wrote = this.#sender.write(out, Math.min(STREAM_CHUNK, out.length ? room : Math.max(room, 1)));
     }
   }
 
   #writeAcknowledgement(out: Writer): void {
-    if (this.#ackDue || this.#receiver.isUrgent || (out.length > 0 && this.#receiver.hasNews)) {
-      this.#ackAt = null;
+    if (this.#ackDue || this.#receiver.isUrgent || (out.length && this.#receiver.hasNews)) {
+      this.#ackAt = Infinity;
       this.#ackDue = false;
       writeFields(out, ACK, 0, ...this.#receiver.say());
     }
   }
 
   #startClosing(now: number, close: Close, flush: boolean): void {
-    this.#outgoing.clear();
-    this.#close = close;
-    this.#flush = flush;
-    this.#deadline = now + CLOSE_PATIENCE_MS;
-    this.#phase = 'closing';
+    if (this.#phase === 'open' || this.#phase === 'opening') {
+      this.#outgoing.clear();
+      this.#close = close;
+      this.#flush = flush && this.#phase === 'open';
+      this.#deadline = now + CLOSE_PATIENCE_MS;
+      this.#phase = 'closing';
+    } else if (this.#phase === 'detached') {
+      this.#end(close);
+    }
   }
 
   #end(close: Close): void {
-    if (!this.#isEnding) {
+    if (this.#phase !== 'closed') {
       this.#outgoing.clear();
-      this.#close = close;
       this.#phase = 'closed';
-      this.#tellClosed();
+      this.#events.push({ type: 'closed', close });
     }
-  }
-
-  #tellClosed(): void {
-    if (this.#close !== null) {
-      this.#events.push({ type: 'closed', close: this.#close });
-    }
-  }
-}
-
-function knownStream(stream: number): void {
-  if (stream !== 0) {
-    throw new ProtocolError('PROTOCOL_VIOLATION', `there is no stream ${stream}`);
   }
 }

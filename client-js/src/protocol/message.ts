@@ -113,11 +113,7 @@ export class Assembler {
 }
 
 function decodeText(bytes: Uint8Array): string {
-  try {
-    return decodeUtf8(bytes);
-  } catch {
-    throw new ProtocolError('MALFORMED_MESSAGE', 'a text message that is not UTF-8');
-  }
+  return decodeUtf8(bytes, () => new ProtocolError('MALFORMED_MESSAGE', 'a text that is not UTF-8'));
 }
 
 const EMPTY = new Uint8Array(0);

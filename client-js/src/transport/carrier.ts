@@ -1,7 +1,6 @@
 // Close codes of the carriers (SPEC sections 7.1 and 7.2), and refusals over HTTP (section 7).
 
-import { type Close, CODE_NAMES } from '../protocol/close.js';
-import { decodeUtf8 } from '../protocol/frames.js';
+import { type Close, closeName, describeClose } from '../protocol/close.js';
 import type { Loss } from './link.js';
 
 /** A protocol close of code n is n + this on a carrier. */
@@ -14,32 +13,23 @@ export function carrierCode({ code, application }: Close, own: number): number {
 
 /** The close that a carrier's code stands for; `undefined` when it stands for none. */
 export function closeOfCarrier(code: number, reason: string): Close | undefined {
-  const own = code - PROTOCOL_CODES;
-  return CODE_NAMES[own] === undefined ? undefined : { code: own, application: false, reason };
+  return known({ code: code - PROTOCOL_CODES, application: false, reason });
 }
 
 /** What an HTTP answer that is no success says. */
 export async function lossOfResponse(response: Response): Promise<Loss> {
-  const { status } = response;
-  let close: Close | undefined;
-  try {
-    close = closeOfBody(JSON.parse(decodeUtf8(new Uint8Array(await response.arrayBuffer()))));
-  } catch {
-    // A proxy's answer.
-  }
-  const name = close === undefined ? '' : ` ${CODE_NAMES[close.code]}${close.reason && `: ${close.reason}`}`;
-  const seconds = Number.parseFloat(response.headers.get('Retry-After') ?? '');
+  const { status, headers } = response;
+  // A proxy answers with anything.
+  const body: Partial<Close> | null = await response.json().catch(() => null);
+  const close = known({ code: Number(body?.code), application: false, reason: String(body?.reason ?? '') });
   return {
-    reason: `status ${status}${name}`,
+    reason: `status ${status}${close ? ` ${describeClose(close)}` : ''}`,
     status,
     ...(close && { close }),
-    ...(seconds >= 0 && { retryAfterMs: seconds * 1000 }),
+    retryAfterMs: Number(headers.get('Retry-After')) * 1000 || 0,
   };
 }
 
-function closeOfBody(body: unknown): Close | undefined {
-  const { code, reason } = body as { code?: unknown; reason?: unknown };
-  return typeof code === 'number' && CODE_NAMES[code] !== undefined
-    ? { code, application: false, reason: typeof reason === 'string' ? reason : '' }
-    : undefined;
+function known(close: Close): Close | undefined {
+  return closeName(close) === 'UNKNOWN' ? undefined : close;
 }

@@ -10,71 +10,59 @@ export class EventParser {
   // Not fatal: what is not UTF-8 is not base64 either, and comments do not matter.
   readonly #decoder = new TextDecoder();
   readonly #event: (data: string[]) => unknown;
-  readonly #maxLine: number;
-  /** The pieces of the line that has no end yet, and their length. */
+  readonly #maxLength: number;
+  /** The pieces of the line that has no end yet. */
   #pieces: string[] = [];
+  /** Characters since the last event. */
   #length = 0;
   /** The last piece ended with CR: a LF that follows belongs to it. */
   #afterCr = false;
   #data: string[] = [];
-  #dataLength = 0;
 
-  /** `event` gets the values of an event's `data:` lines. `maxLine` bounds a line, and the data of an event, in characters. */
-  constructor(maxLine: number, event: (data: string[]) => unknown) {
-    this.#maxLine = maxLine;
+  /** `event` gets the values of an event's `data:` lines. `maxLength` bounds what comes between two events, in characters. */
+  constructor(maxLength: number, event: (data: string[]) => unknown) {
+    this.#maxLength = maxLength;
     this.#event = event;
   }
 
   /** Adds the next bytes. Throws ProtocolError. */
   push(bytes: Uint8Array): void {
-    const text = this.#decoder.decode(bytes, { stream: true });
-    let start = 0;
-    if (this.#afterCr && text !== '') {
-      this.#afterCr = false;
-      start = text.startsWith('\n') ? 1 : 0;
+    let text = this.#decoder.decode(bytes, { stream: true });
+    if (text === '') {
+      return;
     }
-    LINE_END.lastIndex = start;
-    for (let end = LINE_END.exec(text); end !== null; end = LINE_END.exec(text)) {
-      this.#keep(text.slice(start, end.index));
-      start = LINE_END.lastIndex;
-      this.#afterCr = end[0] === '\r' && start === text.length;
+    if (this.#afterCr && text.startsWith('\n')) {
+      text = text.slice(1);
+    }
+    this.#afterCr = text.endsWith('\r');
+    const [first = '', ...others] = text.split(/\r\n|[\r\n]/);
+    this.#keep(first);
+    for (const start of others) {
       const line = this.#pieces.join('');
       this.#pieces = [];
-      this.#length = 0;
       this.#line(line);
-      LINE_END.lastIndex = start; // whoever got the event may have parsed something himself
+      this.#keep(start);
     }
-    this.#keep(text.slice(start));
   }
 
   #keep(piece: string): void {
-    if (piece !== '') {
-      this.#pieces.push(piece);
-      this.#length = bounded(this.#length + piece.length, this.#maxLine);
+    this.#pieces.push(piece);
+    this.#length += piece.length;
+    if (this.#length > this.#maxLength) {
+      throw new ProtocolError('FRAME_TOO_LARGE', `more than ${this.#maxLength} characters without an event`);
     }
   }
 
   #line(line: string): void {
-    if (line === '') {
+    if (line.startsWith('data:')) {
+      this.#data.push(line.slice(5).trimStart());
+    } else if (line === '') {
       const data = this.#data;
       this.#data = [];
-      this.#dataLength = 0;
+      this.#length = 0;
       if (data.length > 0) {
         this.#event(data);
       }
-    } else if (line.startsWith('data:')) {
-      const value = line.slice(line.startsWith('data: ') ? 6 : 5);
-      this.#dataLength = bounded(this.#dataLength + value.length, this.#maxLine);
-      this.#data.push(value);
     }
   }
-}
-
-const LINE_END = /\r\n|\n|\r/g;
-
-function bounded(length: number, max: number): number {
-  if (length > max) {
-    throw new ProtocolError('FRAME_TOO_LARGE', `an event of more than ${max} characters`);
-  }
-  return length;
 }

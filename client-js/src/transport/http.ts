@@ -64,16 +64,16 @@ export abstract class HttpLink implements Link {
 
   /** GET `{base}{path}`. Anything but 200 of `type`, or 204, is a Loss. */
   protected async get(path: string, type: string): Promise<Response | Loss> {
-    const response = await this.env.fetch?.(this.#base + path, {
+    const response = await this.env.fetch(this.#base + path, {
       headers: this.#headers,
       cache: 'no-store',
       signal: this.#abort.signal,
     });
-    if (response?.status === 200) {
-      const got = response.headers.get('Content-Type');
-      return got?.startsWith(type) ? response : { reason: `the answer is ${got}: not from Throughline` };
+    const { status, headers } = response;
+    if (status === 200 && !headers.get('Content-Type')?.startsWith(type)) {
+      return { reason: `the answer is ${headers.get('Content-Type')}` };
     }
-    return response?.status === 204 ? response : response ? lossOfResponse(response) : { reason: 'no fetch' };
+    return status === 200 || status === 204 ? response : lossOfResponse(response);
   }
 
   protected receive(packet: Uint8Array): void {

@@ -5,67 +5,48 @@ import { messageOf } from '../errors.js';
 import { INFO_MS } from '../limits.js';
 import type { Opening, WebTransportEndpoint } from './opening.js';
 
-/** Answers per base, for the life of the page. A failure is not kept. */
-const answers = new WeakMap<Environment, Map<string, Promise<WebTransportEndpoint | null>>>();
-
-/** The path below the base. */
-const PATH = '/webtransport';
-
-/** Where to open WebTransport; a text says why nowhere. Throws when `/info` cannot be asked. */
-export async function locate(env: Environment, opening: Opening): Promise<WebTransportEndpoint | string> {
-  if (opening.webtransport) {
-    return opening.webtransport;
-  }
-  const base = new URL(opening.base);
-  if (base.protocol === 'https:' && (base.port === '' || !opening.info)) {
-    return { url: opening.base + PATH };
-  }
-  if (!opening.info) {
-    return 'the base is not https, and info is false';
-  }
-  const known = answers.get(env) ?? new Map<string, Promise<WebTransportEndpoint | null>>();
-  answers.set(env, known);
-  const asked = known.get(opening.base) ?? ask(env, opening.base);
-  known.set(opening.base, asked);
-  try {
-    return (await asked) ?? 'the server does not offer it';
-  } catch (error) {
-    known.delete(opening.base);
-    throw error;
-  }
-}
-
-async function ask(env: Environment, base: string): Promise<WebTransportEndpoint | null> {
-  const abort = new AbortController();
-  const cancel = env.timer(INFO_MS, () => abort.abort());
-  try {
-    const response = await env.fetch?.(`${base}/info`, { cache: 'no-store', signal: abort.signal });
-    if (!response?.ok) {
-      throw new Error(`status ${response?.status}`);
-    }
-    return read(await response.json(), base);
-  } catch (error) {
-    throw new Error(`${base}/info: ${messageOf(error)}`);
-  } finally {
-    cancel();
-  }
-}
-
+/** The answers of `/info`. */
 interface Info {
-  webtransport?: { port?: number; host?: string; path?: string } | null;
-  certificateHashes?: string[];
+  readonly webtransport?: { readonly port?: number; readonly host?: string; readonly path?: string } | null;
+  readonly certificateHashes?: string[];
 }
 
-function read(info: Info, base: string): WebTransportEndpoint | null {
-  const where = info.webtransport;
+/** Where to open WebTransport; `null` when the server does not offer it. Throws when `/info` cannot be asked. */
+export async function locate(
+  env: Environment,
+  { base, info, webtransport }: Opening,
+): Promise<WebTransportEndpoint | null> {
+  if (webtransport) {
+    return webtransport;
+  }
+  const url = new URL(`${base}/webtransport`);
+  if (url.protocol === 'https:' && (!url.port || !info)) {
+    return { url: url.href };
+  }
+  const { webtransport: where, certificateHashes = [] } = info ? await ask(env, `${base}/info`) : {};
   if (!where) {
     return null;
   }
-  const url = new URL(base + PATH);
   url.protocol = 'https:';
   url.port = String(where.port ?? '');
   // Browsers resolve localhost to ::1 first, where a listener on 127.0.0.1 alone is not.
-  url.hostname = where.host ?? (url.hostname === 'localhost' ? '127.0.0.1' : url.hostname);
+  url.hostname = where.host ?? url.hostname.replace(/^localhost$/, '127.0.0.1');
   url.pathname = where.path ?? url.pathname;
-  return { url: url.href, certificateHashes: info.certificateHashes ?? [] };
+  return { url: url.href, certificateHashes };
+}
+
+async function ask(env: Environment, url: string): Promise<Info> {
+  const abort = new AbortController();
+  const cancel = env.timer(INFO_MS, () => abort.abort());
+  try {
+    const known = env.page.get(url);
+    const answer =
+      known ?? (await (await env.fetch(url, { cache: 'no-store', signal: abort.signal })).json());
+    env.page.set(url, answer);
+    return answer;
+  } catch (error) {
+    throw new Error(`${url}: ${messageOf(error)}`);
+  } finally {
+    cancel();
+  }
 }

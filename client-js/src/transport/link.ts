@@ -68,7 +68,7 @@ export interface Loss {
 export interface TransportKind {
   readonly name: Transport;
   /** Why it cannot be used here, in words; `null` when it can. */
-  missing(env: Environment, opening: Opening): string | null;
+  missing(env: Environment): string | null;
   /** Starts to open a link. Never throws; failure is `lost`, and comes later than this call. */
   open(env: Environment, opening: Opening, handlers: LinkHandlers): Link;
 }

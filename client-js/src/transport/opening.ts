@@ -7,8 +7,10 @@ export interface Opening {
   /** The absolute base without a slash at its end, such as `https://example.org/rt`. */
   readonly base: string;
   /** The session to resume. */
-  readonly resumption: { readonly session: string; readonly key: string; readonly received: string } | null;
-  readonly token: string | undefined;
+  readonly resumption:
+    | { readonly session: string; readonly key: string; readonly received: string }
+    | undefined;
+  token: string | undefined;
   /** Where WebTransport is, when the application says it. */
   readonly webtransport: WebTransportEndpoint | undefined;
   /** Whether `/info` may be asked where WebTransport is. */

@@ -12,7 +12,7 @@ import { guarded } from './packets.js';
 
 export const sse: TransportKind = {
   name: 'sse',
-  missing: (env) => (env.fetch && env.hasStreams ? null : 'no streams of fetch in this browser'),
+  missing: (env) => (env.hasFetch && env.hasStreams ? null : 'no fetch streams in this browser'),
   open: (env, opening, handlers) => new SseLink(env, opening, handlers),
 };
 

@@ -1,6 +1,6 @@
 // The way up of sse and poll: `POST {base}/send`, one at a time, so that packets arrive in order (SPEC section 7.5).
 
-import type { Cancel, Environment } from '../environment.js';
+import type { Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
 import { POST_BYTES, POST_MS, POST_RETRY_MS } from '../limits.js';
 import { lossOfResponse } from './carrier.js';
@@ -13,9 +13,8 @@ export class Uplink {
   readonly #headers: Record<string, string>;
   readonly #handlers: LinkHandlers;
   readonly #abort = new AbortController();
-  #busy = false;
-  #cancelRetry: Cancel | null = null;
-  #idle: (() => void) | null = null;
+  /** What is under way. */
+  #sending: Promise<void> | null = null;
 
   constructor(env: Environment, base: string, headers: Record<string, string>, handlers: LinkHandlers) {
     this.#env = env;
@@ -25,96 +24,78 @@ export class Uplink {
   }
 
   room(): number {
-    return this.#busy || this.#abort.signal.aborted ? 0 : POST_BYTES;
+    return this.#sending ? 0 : POST_BYTES;
   }
 
   send(packet: Uint8Array<ArrayBuffer>): void {
-    this.#busy = true;
-    void this.#deliver(packet);
+    this.#sending = this.#deliver(packet);
   }
 
   /** Resolves when nothing is under way any more. */
-  flushed(): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#busy && !this.#abort.signal.aborted) {
-        this.#idle = resolve;
-      } else {
-        resolve();
-      }
-    });
+  async flushed(): Promise<void> {
+    await this.#sending;
   }
 
   /** The last packet of a page that is going away: the browser sends it even afterwards. */
   leave(packet: Uint8Array<ArrayBuffer>): void {
     this.abort();
-    void this.#fetch(packet, { keepalive: true }).catch(() => {});
+    void this.#post(packet, { keepalive: true });
   }
 
   abort(): void {
     this.#abort.abort();
-    this.#cancelRetry?.();
-    this.#idle?.();
   }
 
   async #deliver(packet: Uint8Array<ArrayBuffer>): Promise<void> {
-    let loss = await this.#post(packet);
-    // No answer, or a proxy's. The server drops what it has had, so the same bytes may go out again.
-    if (loss !== null && (loss.status ?? 500) >= 500 && loss.close === undefined && !this.#aborted) {
-      await new Promise<void>((resolve) => {
-        this.#cancelRetry = this.#env.timer(POST_RETRY_MS, resolve);
-      });
-      loss = this.#aborted ? loss : await this.#post(packet);
+    let loss = await this.#try(packet);
+    // No answer, or a proxy's. The server drops what it has had already, so the same bytes may go out again.
+    if (loss && !loss.close && (loss.status ?? 500) >= 500) {
+      await new Promise<void>((resolve) => this.#env.timer(POST_RETRY_MS, resolve));
+      loss = await this.#try(packet);
     }
-    if (this.#aborted) {
-      return;
-    }
-    this.#busy = false;
-    if (loss === null) {
-      this.#handlers.heard(0);
-      this.#idle?.();
-      this.#handlers.writable();
-    } else {
-      this.abort();
-      this.#handlers.lost({ ...loss, reason: `POST: ${loss.reason}` });
+    this.#sending = null;
+    if (!this.#abort.signal.aborted) {
+      if (loss) {
+        this.#handlers.lost({ ...loss, reason: `POST: ${loss.reason}` });
+      } else {
+        this.#handlers.heard(0);
+        this.#handlers.writable();
+      }
     }
   }
 
-  async #post(packet: Uint8Array<ArrayBuffer>): Promise<Loss | null> {
+  /** One POST, with an end: hung requests would use up the browser's connections. */
+  async #try(packet: Uint8Array<ArrayBuffer>): Promise<Loss | null> {
+    const { signal } = this.#abort;
+    if (signal.aborted) {
+      return null;
+    }
     const attempt = new AbortController();
     const stop = () => attempt.abort();
     const cancel = this.#env.timer(POST_MS, stop);
-    this.#abort.signal.addEventListener('abort', stop);
+    signal.addEventListener('abort', stop);
+    const loss = await this.#post(packet, { signal: attempt.signal });
+    signal.removeEventListener('abort', stop);
+    cancel();
+    return loss;
+  }
+
+  async #post(body: Uint8Array<ArrayBuffer>, init: RequestInit): Promise<Loss | null> {
     try {
-      const response = await this.#fetch(packet, { signal: attempt.signal });
-      if (response.ok) {
-        // An unread body keeps the connection busy.
-        await response.body?.cancel();
-        return null;
+      const response = await this.#env.fetch(this.#url, {
+        method: 'POST',
+        body,
+        headers: { ...this.#headers, 'Content-Type': 'application/octet-stream' },
+        cache: 'no-store',
+        ...init,
+      });
+      if (!response.ok) {
+        return await lossOfResponse(response);
       }
-      return await lossOfResponse(response);
+      await response.arrayBuffer(); // an unread body keeps the connection busy
+      return null;
     } catch (error) {
       return { reason: messageOf(error) };
-    } finally {
-      cancel();
-      this.#abort.signal.removeEventListener('abort', stop);
     }
-  }
-
-  #fetch(packet: Uint8Array<ArrayBuffer>, init: RequestInit): Promise<Response> {
-    const { fetch } = this.#env;
-    if (!fetch) {
-      return Promise.reject(new Error('no fetch'));
-    }
-    return fetch(this.#url, {
-      method: 'POST',
-      body: packet,
-      headers: { ...this.#headers, 'Content-Type': 'application/octet-stream' },
-      cache: 'no-store',
-      ...init,
-    });
-  }
-
-  get #aborted(): boolean {
-    return this.#abort.signal.aborted;
   }
 }

@@ -1,13 +1,13 @@
 // A link over a WebSocket: every binary message is one packet (SPEC section 7.2).
 
-import type { Environment } from '../environment.js';
+import type { Cancel, Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
 import { LINK_BUFFER_BYTES } from '../limits.js';
-import { type Close, ProtocolError, truncateUtf8 } from '../protocol/close.js';
+import { type Close, protocolClose, truncateUtf8 } from '../protocol/close.js';
 import { carrierCode, closeOfCarrier } from './carrier.js';
 import type { Link, LinkHandlers, TransportKind } from './link.js';
 import { type Opening, openingProtocols } from './opening.js';
-import { deliver, guarded } from './packets.js';
+import { deliver } from './packets.js';
 
 /** How often a full buffer is looked at: a WebSocket has no event for it. */
 const DRAIN_POLL_MS = 5;
@@ -24,37 +24,22 @@ class WebSocketLink implements Link {
   readonly #env: Environment;
   readonly #handlers: LinkHandlers;
   readonly #closed: Promise<void>;
-  #socket: WebSocket | null = null;
-  #draining: (() => void) | null = null;
+  #socket: WebSocket | undefined;
+  #draining: Cancel | undefined;
   #over = false;
 
   constructor(env: Environment, opening: Opening, handlers: LinkHandlers) {
     this.#env = env;
     this.#handlers = handlers;
-    this.#closed = new Promise((resolve) => {
-      try {
-        this.#connect(opening, resolve);
-      } catch (error) {
-        // A content security policy, for example. The caller does not have the link yet.
-        queueMicrotask(() => handlers.lost({ reason: messageOf(error) }));
-        resolve();
-      }
-    });
+    this.#closed = this.#run(opening).catch((error) => this.#lost(messageOf(error)));
   }
 
   room(): number {
-    const socket = this.#socket;
-    if (socket?.readyState !== 1) {
-      return 0;
-    }
-    const room = LINK_BUFFER_BYTES - socket.bufferedAmount;
+    const room = this.#socket?.readyState === 1 ? LINK_BUFFER_BYTES - this.#socket.bufferedAmount : 0;
     if (room >= LINK_BUFFER_BYTES / 4) {
       return room;
     }
-    this.#draining ??= this.#env.timer(DRAIN_POLL_MS, () => {
-      this.#draining = null;
-      this.#handlers.writable();
-    });
+    this.#draining ??= this.#env.timer(DRAIN_POLL_MS, () => this.#look());
     return 0;
   }
 
@@ -78,45 +63,43 @@ class WebSocketLink implements Link {
     this.#end();
   }
 
-  #connect(opening: Opening, closed: () => void): void {
-    const { WebSocket } = this.#env;
-    if (!WebSocket) {
-      throw new Error('no WebSocket');
-    }
-    const socket = new WebSocket(
-      opening.base.replace(/^http/, 'ws') + '/websocket',
-      openingProtocols(opening),
-    );
+  /** Resolves when the socket is closed. */
+  async #run(opening: Opening): Promise<void> {
+    const url = `${opening.base.replace('http', 'ws')}/websocket`;
+    const WebSocket = this.#env.WebSocket as typeof globalThis.WebSocket;
+    // Throws where a content security policy forbids it, for example.
+    const socket = new WebSocket(url, openingProtocols(opening));
     this.#socket = socket;
     socket.binaryType = 'arraybuffer';
-    let opened = false;
-    socket.onopen = () => {
-      opened = true;
-    };
-    socket.onmessage = ({ data }: MessageEvent<unknown>) => {
-      if (data instanceof ArrayBuffer) {
-        this.#handlers.heard(data.byteLength);
-        deliver(new Uint8Array(data), this.#handlers);
-        // A hidden tab's timers come once a second; what arrives is a better moment to look.
-        if (this.#draining !== null && !this.#over) {
-          this.#handlers.writable();
-        }
-      } else {
-        guarded(this.#handlers, () => {
-          throw new ProtocolError('PROTOCOL_VIOLATION', 'a text message on the websocket');
-        });
+    socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
+      if (typeof data === 'string') {
+        this.#handlers.violation(protocolClose('PROTOCOL_VIOLATION', 'a text message on the websocket'));
+        return;
+      }
+      this.#handlers.heard(data.byteLength);
+      deliver(new Uint8Array(data), this.#handlers);
+      // A hidden tab's timers come once a second; what arrives is a better moment to look.
+      if (this.#draining) {
+        this.#look();
       }
     };
-    socket.onclose = ({ code, reason }) => {
-      closed();
-      this.#draining?.();
-      if (!this.#over) {
-        this.#over = true;
-        const close = closeOfCarrier(code, reason);
-        const words = opened ? `the websocket closed with ${code}` : `closed with ${code} before it opened`;
-        this.#handlers.lost({ reason: words, ...(close && { close }) });
-      }
-    };
+    const { code, reason } = await new Promise<CloseEvent>((resolve) => {
+      socket.onclose = resolve;
+    });
+    this.#lost(`the websocket closed with ${code}`, closeOfCarrier(code, reason));
+  }
+
+  #look(): void {
+    this.#draining?.();
+    this.#draining = undefined;
+    this.#handlers.writable();
+  }
+
+  #lost(reason: string, close?: Close): void {
+    if (!this.#over) {
+      this.#end();
+      this.#handlers.lost({ reason, ...(close && { close }) });
+    }
   }
 
   #end(code?: number, reason?: string): void {

@@ -93,9 +93,9 @@ class WebTransportLink implements Link {
 
   async #connect(opening: Opening): Promise<void> {
     const endpoint = await locate(this.#env, opening);
-    const { WebTransport } = this.#env;
-    if (typeof endpoint === 'string' || !WebTransport) {
-      this.#lost({ reason: String(endpoint), unavailable: true });
+    const WebTransport = this.#env.WebTransport as typeof globalThis.WebTransport;
+    if (!endpoint) {
+      this.#lost({ reason: 'the server does not offer it', unavailable: true });
     } else if (!this.#over) {
       await this.#run(new WebTransport(openingUrl(endpoint.url, opening), optionsOf(endpoint)));
     }
