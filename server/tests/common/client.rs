@@ -24,9 +24,9 @@ use super::within;
 const PACKET: usize = MAX_PACKET;
 
 /// A session, as its client sees it. Dropping it cuts the connection.
-pub struct Client {
-    pub transport: Transport,
-    pub welcome: Welcome,
+pub(crate) struct Client {
+    pub(crate) transport: Transport,
+    pub(crate) welcome: Welcome,
     shared: Arc<Shared>,
     driver: JoinHandle<()>,
     end: Mutex<Option<oneshot::Receiver<Incoming>>>,
@@ -44,16 +44,16 @@ struct Shared {
 
 impl Client {
     /// Opens a session that the server has to accept.
-    pub async fn connect(place: &Place, transport: Transport) -> Self {
+    pub(crate) async fn connect(place: &Place, transport: Transport) -> Self {
         Self::over(Wire::connect(place, transport).await).await
     }
 
-    pub async fn open(place: &Place, transport: Transport, opening: &Opening) -> Result<Self, Refusal> {
+    pub(crate) async fn open(place: &Place, transport: Transport, opening: &Opening) -> Result<Self, Refusal> {
         Ok(Self::over(Wire::open(place, transport, opening).await?).await)
     }
 
     /// Takes over a fresh wire, and reads its WELCOME.
-    pub async fn over(wire: Wire) -> Self {
+    pub(crate) async fn over(wire: Wire) -> Self {
         let mut machine = Machine::client(Config::default());
         machine.link_opened(now(), wire.native_datagrams, None);
         let shared = Arc::new(Shared {
@@ -78,12 +78,12 @@ impl Client {
         Self { transport, welcome, shared, driver, end: Mutex::new(Some(end)) }
     }
 
-    pub fn id(&self) -> SessionId {
+    pub(crate) fn id(&self) -> SessionId {
         self.welcome.session
     }
 
     /// The next message or datagram; `None` once the session has ended.
-    pub async fn recv(&self) -> Option<Event> {
+    pub(crate) async fn recv(&self) -> Option<Event> {
         loop {
             let happened = self.shared.happened.notified();
             let event = self.shared.machine.lock().poll_event();
@@ -98,7 +98,7 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn message(&self) -> impl Future<Output = Message> {
+    pub(crate) fn message(&self) -> impl Future<Output = Message> {
         let transport = self.transport;
         within("a message", async move {
             loop {
@@ -112,7 +112,7 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn datagram(&self) -> impl Future<Output = Bytes> {
+    pub(crate) fn datagram(&self) -> impl Future<Output = Bytes> {
         let transport = self.transport;
         within("a datagram", async move {
             loop {
@@ -126,7 +126,7 @@ impl Client {
     }
 
     /// Sends a message, when there is room for it.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Close> {
+    pub(crate) async fn send(&self, message: impl Into<Message>) -> Result<(), Close> {
         let message = message.into();
         loop {
             let happened = self.shared.happened.notified();
@@ -139,26 +139,30 @@ impl Client {
         }
     }
 
-    pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
+    pub(crate) fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         let result = self.shared.machine.lock().send(message.into());
         self.shared.changed.notify_one();
         result
     }
 
-    pub fn send_datagram(&self, datagram: impl Into<Datagram>, key: Option<u64>) -> Result<(), SendDatagramError> {
+    pub(crate) fn send_datagram(
+        &self,
+        datagram: impl Into<Datagram>,
+        key: Option<u64>,
+    ) -> Result<(), SendDatagramError> {
         let result = self.shared.machine.lock().send_datagram(datagram.into(), key);
         self.shared.changed.notify_one();
         result
     }
 
-    pub fn close(&self, code: u32, reason: &str) {
+    pub(crate) fn close(&self, code: u32, reason: &str) {
         self.shared.machine.lock().close(now(), Close::application(code, reason));
         self.shared.changed.notify_one();
     }
 
     /// How the session ended.
     #[track_caller]
-    pub fn closed(&self) -> impl Future<Output = Close> {
+    pub(crate) fn closed(&self) -> impl Future<Output = Close> {
         within("the end of the session", async {
             loop {
                 let happened = self.shared.happened.notified();
@@ -171,28 +175,23 @@ impl Client {
     }
 
     /// How the connection ended, after the session had.
-    pub async fn end(&self) -> Incoming {
+    pub(crate) async fn end(&self) -> Incoming {
         let end = self.end.lock().take().expect("asked once");
         within("the end of the connection", end).await.expect("the driver says it")
     }
 
     /// Reads nothing more until [`Client::resume`], as a page that is suspended.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         self.shared.is_paused.store(true, Ordering::SeqCst);
     }
 
-    pub fn resume(&self) {
+    pub(crate) fn resume(&self) {
         self.shared.is_paused.store(false, Ordering::SeqCst);
         self.shared.changed.notify_one();
     }
 
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         self.shared.machine.lock().stats()
-    }
-
-    /// Bytes that the server has not acknowledged.
-    pub fn buffered_bytes(&self) -> u64 {
-        self.shared.machine.lock().buffered_bytes()
     }
 }
 

@@ -4,7 +4,7 @@
 //! the protocol crate's machine over a wire, as a well-behaved client does.
 
 mod client;
-pub mod requests;
+pub(crate) mod requests;
 mod server;
 mod sse;
 mod websocket;
@@ -14,22 +14,23 @@ mod wire;
 use std::future::Future;
 use std::time::Duration;
 
-pub use client::Client;
-pub use server::{Place, Running, config, echo, start};
-pub use sse::welcome;
-pub use wire::{Incoming, Opening, Outgoing, Refusal, Wire, encode};
+pub(crate) use client::Client;
+pub(crate) use server::{Place, Running, config, echo, start};
+pub(crate) use sse::welcome;
+pub(crate) use wire::{Incoming, Opening, Outgoing, Refusal, Wire, encode};
 
 use throughline::Transport;
 
 /// All of them, from the best to the one that always works.
-pub const TRANSPORTS: [Transport; 4] = [Transport::WebTransport, Transport::WebSocket, Transport::Sse, Transport::Poll];
+pub(crate) const TRANSPORTS: [Transport; 4] =
+    [Transport::WebTransport, Transport::WebSocket, Transport::Sse, Transport::Poll];
 
 /// Nothing here takes this long: who waits for longer waits for something that never comes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Awaits what has to happen, and fails instead of hanging when it does not.
 #[track_caller]
-pub fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
+pub(crate) fn within<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
     let caller = std::panic::Location::caller();
     async move {
         match tokio::time::timeout(PATIENCE, future).await {

@@ -12,19 +12,19 @@ use throughline_protocol::Welcome;
 use super::wire::{Opening, Refusal};
 
 /// A pool of connections.
-pub type Pool = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type Pool = Client<HttpConnector, Full<Bytes>>;
 
-pub fn pool() -> Pool {
+pub(crate) fn pool() -> Pool {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
 /// Headers by name and text.
-pub fn headers(entries: &[(&'static str, &str)]) -> HeaderMap {
+pub(crate) fn headers(entries: &[(&'static str, &str)]) -> HeaderMap {
     entries.iter().map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("a value"))).collect()
 }
 
 /// What names a link in a POST or a further poll.
-pub fn link_headers(welcome: &Welcome) -> HeaderMap {
+pub(crate) fn link_headers(welcome: &Welcome) -> HeaderMap {
     headers(&[
         ("throughline-session", &welcome.session.to_string()),
         ("throughline-key", &welcome.key.expose()),
@@ -33,7 +33,7 @@ pub fn link_headers(welcome: &Welcome) -> HeaderMap {
 }
 
 /// The opening's fields as headers.
-pub fn opening_headers(opening: &Opening) -> HeaderMap {
+pub(crate) fn opening_headers(opening: &Opening) -> HeaderMap {
     let mut all = HeaderMap::new();
     if let Some(version) = opening.version {
         all.extend(headers(&[("throughline-version", version)]));
@@ -55,7 +55,7 @@ pub fn opening_headers(opening: &Opening) -> HeaderMap {
 }
 
 /// One request; the answer's body is not read.
-pub async fn send(
+pub(crate) async fn send(
     pool: &Pool,
     method: &str,
     url: &str,
@@ -68,14 +68,14 @@ pub async fn send(
 }
 
 /// The answer, with its body.
-pub async fn whole(response: Response<Body>) -> Result<Refusal, String> {
+pub(crate) async fn whole(response: Response<Body>) -> Result<Refusal, String> {
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
     Ok(Refusal { status: parts.status, headers: parts.headers, body })
 }
 
 /// One request on a connection of its own, and the whole answer.
-pub async fn ask(method: &str, url: &str, headers: HeaderMap, body: impl Into<Bytes>) -> Refusal {
+pub(crate) async fn ask(method: &str, url: &str, headers: HeaderMap, body: impl Into<Bytes>) -> Refusal {
     let pool = pool();
     let answer = async {
         let response = send(&pool, method, url, headers, body.into()).await?;

@@ -8,29 +8,29 @@ use throughline::{Builder, CertificateConfig, Config, Event, Server, Session};
 
 /// Where a server is.
 #[derive(Debug, Clone)]
-pub struct Place {
-    pub tcp: Option<SocketAddr>,
-    pub quic: Option<SocketAddr>,
-    pub hashes: Vec<[u8; 32]>,
-    pub base: String,
+pub(crate) struct Place {
+    pub(crate) tcp: Option<SocketAddr>,
+    pub(crate) quic: Option<SocketAddr>,
+    pub(crate) hashes: Vec<[u8; 32]>,
+    pub(crate) base: String,
 }
 
 impl Place {
     /// The address of a route over TCP.
-    pub fn url(&self, route: &str) -> String {
+    pub(crate) fn url(&self, route: &str) -> String {
         format!("http://{}{}{route}", self.tcp.expect("it listens on TCP"), self.base)
     }
 }
 
 /// A server under test.
-pub struct Running {
-    pub server: Server,
-    pub place: Place,
-    pub _certificates: TempDir,
+pub(crate) struct Running {
+    pub(crate) server: Server,
+    pub(crate) place: Place,
+    pub(crate) _certificates: TempDir,
 }
 
 /// The defaults, on free ports of the loopback address.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.tcp.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
     config.quic.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
@@ -40,7 +40,7 @@ pub fn config() -> Config {
 }
 
 /// Starts a server with this configuration.
-pub async fn start(mut config: Config, build: impl FnOnce(Builder) -> Builder) -> Running {
+pub(crate) async fn start(mut config: Config, build: impl FnOnce(Builder) -> Builder) -> Running {
     let certificates = tempfile::tempdir().expect("a temporary folder");
     config.certificate =
         CertificateConfig::Development { dir: Some(certificates.path().to_path_buf()), names: Vec::new() };
@@ -51,7 +51,7 @@ pub async fn start(mut config: Config, build: impl FnOnce(Builder) -> Builder) -
 }
 
 /// An application that sends everything back.
-pub async fn echo(session: Session) {
+pub(crate) async fn echo(session: Session) {
     while let Some(event) = session.recv().await {
         match event {
             Event::Message(message) => drop(session.send(message).await),

@@ -16,7 +16,7 @@ use super::server::Place;
 use super::wire::{Ends, Incoming, Opening, Outgoing, Refusal};
 
 /// SPEC section 7.3.
-pub async fn open_sse(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
+pub(crate) async fn open_sse(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
     let pool = requests::pool();
     let response = request(&pool, &place.url("/sse"), requests::opening_headers(opening)).await;
     if response.status() != StatusCode::OK {
@@ -47,7 +47,7 @@ pub async fn open_sse(place: &Place, opening: &Opening) -> Result<Ends, Refusal>
 }
 
 /// SPEC section 7.4.
-pub async fn open_poll(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
+pub(crate) async fn open_poll(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
     let pool = requests::pool();
     let url = place.url("/poll");
     let response = request(&pool, &url, requests::opening_headers(opening)).await;
@@ -90,7 +90,7 @@ async fn request(pool: &Pool, url: &str, headers: HeaderMap) -> Response<Body> {
 }
 
 /// The WELCOME that a packet begins with.
-pub fn welcome(packet: &Bytes) -> Welcome {
+pub(crate) fn welcome(packet: &Bytes) -> Welcome {
     let mut decoder = Decoder::new();
     decoder.push(packet.clone());
     match decoder.next_frame() {

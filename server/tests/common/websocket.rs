@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::HeaderValue;
 use throughline_protocol::limits::MAX_PACKET;
@@ -16,7 +15,7 @@ use tokio_tungstenite::tungstenite::{self};
 use super::server::Place;
 use super::wire::{Ends, Incoming, Opening, Outgoing, Refusal};
 
-pub async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
+pub(crate) async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
     let url = place.url("/websocket").replacen("http", "ws", 1);
     let mut request = url.into_client_request().expect("a request");
     let offers = offers(opening).join(", ");
@@ -97,12 +96,4 @@ fn offers(opening: &Opening) -> Vec<String> {
         offers.push("chat".to_owned()); // the header cannot be empty
     }
     offers
-}
-
-/// A binary message header (RFC 6455) for a payload of this length, masked with zeros: for tests that write less than they promise.
-pub fn binary_header(len: u64) -> Bytes {
-    let mut header = vec![0x82, 0xff];
-    header.extend(len.to_be_bytes());
-    header.extend([0; 4]);
-    header.into()
 }

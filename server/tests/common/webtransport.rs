@@ -24,7 +24,7 @@ const CLOSE_CAPSULE: u64 = 0x2843;
 /// What a bidirectional stream of a session begins with.
 const STREAM_SIGNAL: u64 = 0x41;
 
-pub async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
+pub(crate) async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
     let address = place.quic.expect("it listens on QUIC");
     let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).expect("a UDP socket");
     let connecting = endpoint.connect_with(client_config(place), address, "localhost").expect("a valid configuration");
@@ -48,7 +48,7 @@ pub async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refusal> {
         let (parts, ()) = response.into_parts();
         return Err(Refusal { status: parts.status, headers: parts.headers, body: body.freeze() });
     }
-    let session = h3::quic::StreamId::from(stream.id()).into_inner();
+    let session = stream.id().into_inner();
     let (mut connect_send, mut connect_recv) = stream.split();
     let (mut link_send, mut link_recv) = connection.accept_bi().await.expect("the server opens the link stream");
     assert_eq!(read_varint(&mut link_recv).await, STREAM_SIGNAL);

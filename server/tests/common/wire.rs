@@ -14,12 +14,12 @@ use super::{sse, websocket, webtransport, within};
 
 /// The fields of an opening, in no carrier yet.
 #[derive(Debug, Clone)]
-pub struct Opening {
-    pub version: Option<&'static str>,
-    pub token: Option<String>,
+pub(crate) struct Opening {
+    pub(crate) version: Option<&'static str>,
+    pub(crate) token: Option<String>,
     /// Session, key and received, as text.
-    pub resume: Option<[String; 3]>,
-    pub origin: Option<String>,
+    pub(crate) resume: Option<[String; 3]>,
+    pub(crate) origin: Option<String>,
 }
 
 impl Default for Opening {
@@ -29,43 +29,43 @@ impl Default for Opening {
 }
 
 impl Opening {
-    pub fn with_token(token: &str) -> Self {
+    pub(crate) fn with_token(token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..Self::default() }
     }
 
-    pub fn with_origin(origin: &str) -> Self {
+    pub(crate) fn with_origin(origin: &str) -> Self {
         Self { origin: Some(origin.to_owned()), ..Self::default() }
     }
 }
 
 /// An answer that is no link.
 #[derive(Debug, Clone)]
-pub struct Refusal {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Refusal {
     /// A field of the JSON body.
-    pub fn field(&self, name: &str) -> serde_json::Value {
+    pub(crate) fn field(&self, name: &str) -> serde_json::Value {
         let body: serde_json::Value = serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("the body of {} is not JSON ({error}): {:?}", self.status, self.body));
         body[name].clone()
     }
 
-    pub fn code(&self) -> u64 {
+    pub(crate) fn code(&self) -> u64 {
         self.field("code").as_u64().expect("the body has a code")
     }
 
-    pub fn retry_after(&self) -> Option<u64> {
+    pub(crate) fn retry_after(&self) -> Option<u64> {
         self.headers.get("retry-after")?.to_str().ok()?.parse().ok()
     }
 }
 
 /// What comes from the server.
 #[derive(Debug)]
-pub enum Incoming {
+pub(crate) enum Incoming {
     /// A packet, or a part of one on webtransport.
     Bytes(Bytes),
     /// A native datagram.
@@ -80,7 +80,7 @@ pub enum Incoming {
 
 /// What goes to the server.
 #[derive(Debug)]
-pub enum Outgoing {
+pub(crate) enum Outgoing {
     Packet(Bytes),
     Datagram(Bytes),
     /// A text message, on a websocket.
@@ -93,12 +93,11 @@ pub enum Outgoing {
 }
 
 /// One link. Both directions are one packet deep: who does not take from it makes the server wait. Dropping it cuts the connection.
-pub struct Wire {
-    pub transport: Transport,
-    pub place: Place,
-    pub welcome: Welcome,
+pub(crate) struct Wire {
+    pub(crate) transport: Transport,
+    pub(crate) welcome: Welcome,
     /// Longest native datagram, where there are any.
-    pub native_datagrams: Option<usize>,
+    pub(crate) native_datagrams: Option<usize>,
     outgoing: mpsc::Sender<Outgoing>,
     incoming: mpsc::Receiver<Incoming>,
     /// What came with WELCOME, itself included.
@@ -108,18 +107,18 @@ pub struct Wire {
 }
 
 /// What a transport gives a wire to work with.
-pub struct Ends {
-    pub outgoing: mpsc::Sender<Outgoing>,
-    pub incoming: mpsc::Receiver<Incoming>,
-    pub native_datagrams: Option<usize>,
-    pub tasks: JoinSet<()>,
+pub(crate) struct Ends {
+    pub(crate) outgoing: mpsc::Sender<Outgoing>,
+    pub(crate) incoming: mpsc::Receiver<Incoming>,
+    pub(crate) native_datagrams: Option<usize>,
+    pub(crate) tasks: JoinSet<()>,
     /// What is left of a connection when its tasks have ended: a QUIC connection ends its streams first otherwise, which is a word of its own.
-    pub connection: Option<quinn::Connection>,
+    pub(crate) connection: Option<quinn::Connection>,
 }
 
 impl Wire {
     /// Opens a link and waits for its WELCOME.
-    pub async fn open(place: &Place, transport: Transport, opening: &Opening) -> Result<Self, Refusal> {
+    pub(crate) async fn open(place: &Place, transport: Transport, opening: &Opening) -> Result<Self, Refusal> {
         let opened = async {
             match transport {
                 Transport::WebTransport => webtransport::open(place, opening).await,
@@ -145,12 +144,11 @@ impl Wire {
         };
         let Ends { outgoing, incoming, native_datagrams, tasks, connection } = ends;
         let first = Some(first.freeze());
-        let place = place.clone();
-        Ok(Self { transport, place, welcome, native_datagrams, outgoing, incoming, first, tasks, connection })
+        Ok(Self { transport, welcome, native_datagrams, outgoing, incoming, first, tasks, connection })
     }
 
     /// Opens a link that the server has to accept.
-    pub async fn connect(place: &Place, transport: Transport) -> Self {
+    pub(crate) async fn connect(place: &Place, transport: Transport) -> Self {
         match Self::open(place, transport, &Opening::default()).await {
             Ok(wire) => wire,
             Err(refusal) => panic!("{transport} was refused: {refusal:?}"),
@@ -158,7 +156,7 @@ impl Wire {
     }
 
     /// Opens a link as soon as the server has a place for it.
-    pub async fn connect_when_free(place: &Place, transport: Transport) -> Self {
+    pub(crate) async fn connect_when_free(place: &Place, transport: Transport) -> Self {
         match Self::open_when_free(place, transport, &Opening::default()).await {
             Ok(wire) => wire,
             Err(refusal) => panic!("{transport} was refused: {refusal:?}"),
@@ -166,7 +164,11 @@ impl Wire {
     }
 
     /// Opens a link, or is refused for another reason than a lack of places.
-    pub async fn open_when_free(place: &Place, transport: Transport, opening: &Opening) -> Result<Self, Refusal> {
+    pub(crate) async fn open_when_free(
+        place: &Place,
+        transport: Transport,
+        opening: &Opening,
+    ) -> Result<Self, Refusal> {
         let opened = async {
             loop {
                 match Self::open(place, transport, opening).await {
@@ -181,7 +183,7 @@ impl Wire {
     }
 
     /// The server's next word. WELCOME is the first.
-    pub async fn next(&mut self) -> Incoming {
+    pub(crate) async fn next(&mut self) -> Incoming {
         if let Some(first) = self.first.take() {
             return Incoming::Bytes(first);
         }
@@ -189,22 +191,22 @@ impl Wire {
         self.incoming.recv().await.unwrap_or_else(gone)
     }
 
-    pub async fn send(&self, outgoing: Outgoing) {
+    pub(crate) async fn send(&self, outgoing: Outgoing) {
         // When it is gone, `next` says how.
         drop(self.outgoing.send(outgoing).await);
     }
 
-    pub fn sender(&self) -> mpsc::Sender<Outgoing> {
+    pub(crate) fn sender(&self) -> mpsc::Sender<Outgoing> {
         self.outgoing.clone()
     }
 
     /// Sends a packet of these frames.
-    pub async fn send_frames(&self, frames: &[Frame]) {
+    pub(crate) async fn send_frames(&self, frames: &[Frame]) {
         self.send(Outgoing::Packet(encode(frames))).await;
     }
 
     /// Waits for the CLOSE frame, or for the answer to a POST that stands for it, and returns its code and reason.
-    pub async fn next_close(&mut self) -> (u32, String) {
+    pub(crate) async fn next_close(&mut self) -> (u32, String) {
         let mut decoder = Decoder::new();
         let transport = self.transport;
         let close = async {
@@ -226,12 +228,11 @@ impl Wire {
     }
 
     /// Waits for the end of the carrier.
-    pub async fn end(&mut self) -> Incoming {
+    pub(crate) async fn end(&mut self) -> Incoming {
         let end = async {
             loop {
-                match self.next().await {
-                    end @ (Incoming::Closed { .. } | Incoming::Lost(_)) => return end,
-                    _ => {}
+                if let end @ (Incoming::Closed { .. } | Incoming::Lost(_)) = self.next().await {
+                    return end;
                 }
             }
         };
@@ -239,7 +240,7 @@ impl Wire {
     }
 
     /// Cuts the connection, and waits until its sockets are closed.
-    pub async fn cut(mut self) {
+    pub(crate) async fn cut(mut self) {
         self.close_connection();
         self.tasks.shutdown().await;
     }
@@ -258,7 +259,7 @@ impl Drop for Wire {
 }
 
 /// A packet of these frames.
-pub fn encode(frames: &[Frame]) -> Bytes {
+pub(crate) fn encode(frames: &[Frame]) -> Bytes {
     let mut packet = BytesMut::new();
     frames.iter().for_each(|frame| frame.encode(&mut packet));
     packet.freeze()

@@ -1,5 +1,7 @@
 //! What a session promises, on every transport: the server, through its public interface, and a client on the other end of loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
