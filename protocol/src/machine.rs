@@ -533,13 +533,17 @@ impl Machine {
 
     /// The next datagram for a link that has its own.
     pub fn poll_datagram(&mut self) -> Option<Bytes> {
-        let native = self.native_datagrams?;
-        if !matches!(self.phase, Phase::Open) || self.outgoing.front()?.len() > native {
+        if !matches!(self.phase, Phase::Open) || !self.goes_natively(self.outgoing.front()?) {
             return None;
         }
         let payload = self.outgoing.pop()?.payload();
         self.count_native_datagram(payload.len());
         Some(payload)
+    }
+
+    /// An empty one does not: Chromium delivers no datagram any more after one (SPEC section 5).
+    fn goes_natively(&self, datagram: &Datagram) -> bool {
+        self.native_datagrams.is_some_and(|native| (1..=native).contains(&datagram.len()))
     }
 
     /// Counts a datagram that its owner handed to the link himself.
@@ -584,7 +588,7 @@ impl Machine {
 
     fn write_datagrams(&mut self, max: usize, packet: &mut packet::Builder) {
         while let Some(datagram) = self.outgoing.front() {
-            let native = self.native_datagrams.is_some_and(|native| datagram.len() <= native);
+            let native = self.goes_natively(datagram);
             let fits = packet.len() + datagram.frame().len() + MAX_ACK_FRAME <= max || packet.len() == 0;
             if native || !fits {
                 break;

@@ -163,8 +163,9 @@ impl Session {
     ) -> Result<(), SendDatagramError> {
         let (datagram, key) = (datagram.into(), key.into());
         let mut machine = self.0.lock();
-        // A path may take more than the protocol allows: the limit is the same on every transport.
-        let fits = |native: &dyn NativeDatagrams| datagram.len() <= native.max_len().min(MAX_DATAGRAM);
+        // A path may take more than the protocol allows: the limit is the same on every transport. And Chromium delivers
+        // nothing more after an empty one.
+        let fits = |native: &dyn NativeDatagrams| (1..=native.max_len().min(MAX_DATAGRAM)).contains(&datagram.len());
         let native = self.0.native.as_deref().filter(|native| machine.is_open() && fits(*native));
         let Some(native) = native else {
             machine.send_datagram(datagram, key)?;
