@@ -155,7 +155,7 @@ for (const name of BROWSERS) {
           const line = await server.sessionClosed(ours.id);
           assert.deepEqual(
             [line.transport, line.code, line.name, line.reason],
-            [transport, 4_711, 'APPLICATION', '"genug für heute"'],
+            [transport, 4_711, 'application', '"genug für heute"'],
           );
 
           const theirs = await page.evaluate(async (transport) => {
@@ -252,7 +252,7 @@ for (const name of BROWSERS) {
       const closed = performance.now();
       const line = await server.sessionClosed(id, 1_000);
       t.diagnostic(`${Math.max(0, Math.round(line.at - closed))} ms after evaluate returned`);
-      assert.deepEqual([line.code, line.name, line.reason], [77, 'APPLICATION', '"cut short"']);
+      assert.deepEqual([line.code, line.name, line.reason], [77, 'application', '"cut short"']);
       assert.deepEqual(page.complaints, []);
       await page.close();
     });
