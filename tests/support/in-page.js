@@ -140,5 +140,37 @@ window.kit = (() => {
     return messages.next(ms);
   }
 
-  return { within, open, states, numbered, receiveFlood, sendFlood, Inbox };
+  /**
+   * Connects with every transport allowed and asks for states at once. Resolves with the first one: after how many
+   * milliseconds, over what, and what `explain()` said at that moment. `keep` leaves the session open, as `kit.kept`.
+   */
+  async function firstState(options = {}, keep = false) {
+    const began = performance.now();
+    const session = window.throughline.connect('/rt', options);
+    session.send('!states 30 3');
+    const first = new Promise((resolve) => session.on('datagram', resolve));
+    await within(20_000, Promise.race([first, session.closed]), 'the first state');
+    const { transport, state } = session;
+    const seen = { ms: performance.now() - began, transport, state, explained: session.explain() };
+    window.kit.kept = session;
+    if (!keep) {
+      await session.close();
+    }
+    return seen;
+  }
+
+  /** Connects where nothing works: how `ready` failed, when, and what `explain()` says. */
+  async function failToConnect(options = {}) {
+    const began = performance.now();
+    const session = window.throughline.connect('/rt', options);
+    const error = await within(30_000, session.ready, 'a verdict').then(
+      () => null,
+      (error) => error,
+    );
+    const ms = performance.now() - began;
+    const closed = await within(1_000, session.closed, 'closed');
+    return { ms, code: error?.code, message: error?.message, closed, explained: session.explain() };
+  }
+
+  return { within, open, firstState, failToConnect, states, numbered, receiveFlood, sendFlood, Inbox };
 })();
