@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
+import { minify } from 'terser';
 
 /** What a page pays for the module at most, in bytes after gzip. */
 const BUDGET_BYTES = 12 * 1024;
@@ -25,8 +26,14 @@ const common = {
 rmSync(at('dist'), { recursive: true, force: true });
 mkdirSync(at('dist'), { recursive: true });
 
-await build({ ...common, entryPoints: ['src/index.ts'], outfile: 'dist/throughline.js' });
-const module = readFileSync(at('dist/throughline.js'));
+const bundle = await build({ ...common, entryPoints: ['src/index.ts'], write: false });
+// esbuild alone leaves 3 % that terser finds: functions at the top, variables that can be folded.
+const { code: module } = await minify(bundle.outputFiles[0].text, {
+  module: true,
+  ecma: 2022,
+  compress: { passes: 3, hoist_funs: true },
+});
+writeFileSync(at('dist/throughline.js'), module);
 const gzipped = gzipSync(module, { level: 9 }).length;
 console.log(`throughline.js: ${module.length} bytes, ${gzipped} gzipped of ${BUDGET_BYTES}`);
 

@@ -1,16 +1,14 @@
 // Typed events: `on` returns its own unsubscribe, and a listener that throws harms nobody else.
 
-/** Listeners for the events whose payloads `Events` names. */
+/** Listeners for the events whose payloads `Events` names. A function listens once, however often it is added. */
 export class Emitter<Events extends object> {
   readonly #listeners = new Map<keyof Events, Set<(payload: never) => void>>();
 
   on<Name extends keyof Events>(name: Name, listener: (payload: Events[Name]) => void): () => void {
-    // A wrapper of its own: the same function may be added twice, and each `off` takes away one.
-    const entry = (payload: Events[Name]) => listener(payload);
     const listeners = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, listeners.add(entry));
+    this.#listeners.set(name, listeners.add(listener));
     return () => {
-      listeners.delete(entry);
+      listeners.delete(listener);
     };
   }
 

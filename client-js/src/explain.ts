@@ -33,10 +33,9 @@ export function explain(
   transport: Transport | null,
   /** Why the session ended, or why it has no link now. */
   reason: string,
-  attempts: readonly Attempt[],
-): Explanation {
-  const race = attempts.at(-1)?.race;
-  const newest = attempts.filter((attempt) => attempt.race === race);
+  /** Those of the newest race. */
+  newest: readonly Attempt[],
+): Omit<Explanation, 'attempts'> {
   const won = newest.findIndex((attempt) => attempt.transport === transport);
   const summary = {
     connecting: `Connecting: ${describe(newest)}.`,
@@ -45,7 +44,7 @@ export function explain(
     closed: `Closed: ${reason}.`,
   }[state];
   const lines = newest.map((attempt) => `- at ${Math.round(attempt.afterMs)} ms: ${describe([attempt])}`);
-  return { summary, attempts, text: [summary, ...lines].join('\n') };
+  return { summary, text: [summary, ...lines].join('\n') };
 }
 
 const OUTCOMES = {

@@ -56,7 +56,6 @@ export interface RaceOptions {
 /** A rung that was started. */
 interface Runner {
   readonly rung: Rung;
-  readonly rank: number;
   readonly link: Link;
   readonly cancelDeadline: Cancel;
   /** What the link reports to. Whose functions they are changes: the race's, then the session's, then nobody's. */
@@ -98,11 +97,11 @@ export class Race {
   }
 
   /** Ends what is still being tried; the winner's link, if there is one, is not touched. */
-  cancel(reason: string): void {
+  cancel(): void {
     this.#over = true;
     this.#cancelNext();
     for (const runner of this.#running) {
-      this.#stop(runner, 'cancelled', reason);
+      this.#stop(runner, 'cancelled', '');
     }
   }
 
@@ -137,7 +136,6 @@ export class Race {
     };
     const runner: Runner = {
       rung,
-      rank: this.#rank(rung),
       handlers,
       link: rung.open(handlers),
       cancelDeadline: this.#options.env.timer(ATTEMPT_MS, () => this.#fail(runner, { reason: 'no WELCOME' })),
@@ -146,10 +144,10 @@ export class Race {
   }
 
   #answered(runner: Runner, welcome: Welcome): void {
-    const { rung, link, rank } = runner;
+    const { rung, link } = runner;
     const { transport } = rung;
     if (this.#winner) {
-      this.#stop(runner, 'cancelled', `${this.#winner.rung.transport} had won already`);
+      this.#stop(runner, 'cancelled', `${this.#winner.rung.transport} won`);
       return;
     }
     this.#winner = runner;
@@ -165,7 +163,7 @@ export class Race {
       );
     }
     for (const other of this.#running) {
-      if (other.rank > rank) {
+      if (this.#rank(other.rung) > this.#rank(rung)) {
         this.#stop(other, 'cancelled', `${transport} won`);
       }
     }
@@ -187,7 +185,7 @@ export class Race {
     if (this.#winner) {
       this.#remember(transport, loss);
     } else if (loss.status === 401) {
-      this.cancel('the token was refused');
+      this.cancel();
       this.#options.lost({
         close: loss.close ?? protocolClose('UNAUTHORIZED', loss.reason),
         retryAfterMs: 0,

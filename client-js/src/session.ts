@@ -28,11 +28,9 @@ import {
   truncateUtf8,
 } from './protocol/close.js';
 import type { DatagramKey } from './protocol/datagrams.js';
-import { writeClose } from './protocol/frames.js';
 import { MAX_DATAGRAM, MAX_REASON } from './protocol/limits.js';
 import { type Counters, type Gap, Machine } from './protocol/machine.js';
 import type { Message } from './protocol/message.js';
-import { Writer } from './protocol/varint.js';
 import { type Link, type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';
 import type { Opening } from './transport/opening.js';
 
@@ -223,7 +221,8 @@ export class Session {
   /** What was tried, what happened, and why the current transport was chosen. */
   explain(): Explanation {
     const attempts = this.#races.flatMap((race) => race.attempts);
-    return explain(this.#state, this.#transport, this.#reason, attempts);
+    const newest = this.#races.at(-1)?.attempts ?? [];
+    return { attempts, ...explain(this.#state, this.#transport, this.#reason, newest) };
   }
 
   // ---- events ----
@@ -332,7 +331,7 @@ export class Session {
     try {
       opening.token = checkToken(typeof token === 'function' ? await token() : token);
     } catch (error) {
-      const reason = `the token function failed: ${messageOf(error)}`;
+      const reason = `token: ${messageOf(error)}`;
       this.#defeated(
         { close: protocolClose('UNREACHABLE', reason), retryAfterMs: 0 },
         new ThroughlineError('TOKEN_FAILED', reason, error),
@@ -458,7 +457,7 @@ export class Session {
     if (this.#env.now() - this.#linkSince >= STABLE_MS) {
       this.#failures = 0;
     }
-    this.#races.at(-1)?.cancel('the session lost its link');
+    this.#races.at(-1)?.cancel();
     this.#link = undefined;
     this.#transport = null;
     this.#events.emit('transport', { from, to: null, reason });
@@ -479,7 +478,7 @@ export class Session {
     const info: CloseInfo = { ...close, name: closeName(close), retry: shouldRetry(close) };
     this.#closing = close;
     this.#reason = describeClose(close);
-    this.#races.at(-1)?.cancel('the session was closed');
+    this.#races.at(-1)?.cancel();
     this.#link?.abort();
     this.#link = undefined;
     this.#transport = null;
@@ -635,10 +634,12 @@ export class Session {
   }
 
   #leave(): void {
-    const close = protocolClose('NORMAL', 'the page was closed');
-    const out = new Writer();
-    writeClose(out, close);
-    this.#link?.leave(out.finish(), close);
+    const close = protocolClose('NORMAL', 'page closed');
+    this.#machine.handleViolation(this.#env.now(), close); // at once, without what waits
+    const packet = this.#machine.packet(this.#env.now(), MAX_DATAGRAM);
+    if (packet) {
+      this.#link?.leave(packet, close);
+    }
     this.#link = undefined;
     this.#finish(close);
   }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { CODE_NAMES, ProtocolError } from '../src/protocol/close.js';
 import { DEFAULT_MAX_MESSAGE } from '../src/protocol/limits.js';
-import { Assembler, encodeMessage } from '../src/protocol/message.js';
+import { assembler, encodeMessage } from '../src/protocol/message.js';
 import { type Bytes, bytes, comparable, hex, load, messageOf, type VectorMessage } from './vectors.js';
 
 interface Messages {
@@ -59,11 +59,11 @@ it('puts a long message together in linear time, from the smallest pieces', () =
 });
 
 function assemble(pieces: Uint8Array[], max = DEFAULT_MAX_MESSAGE): { found: string[]; code?: string } {
-  const assembler = new Assembler(max);
+  const messages = assembler(max);
   const found: string[] = [];
   try {
     for (const piece of pieces) {
-      assembler.push(piece, ({ message }) => found.push(comparable(message)));
+      messages.push(piece, ({ message }) => found.push(comparable(message)));
     }
     return { found };
   } catch (error) {

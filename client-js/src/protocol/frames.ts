@@ -53,7 +53,7 @@ export const MAX_DATAGRAM_HEADER = 3;
 /** Reads the payload of a frame of type `kind`; throws ProtocolError. */
 export function decodeFrame(kind: number, payload: Uint8Array): Frame {
   let at = 0;
-  const malformed = () => new ProtocolError('MALFORMED_FRAME', `malformed frame of type ${kind}`);
+  const malformed = () => new ProtocolError('MALFORMED_FRAME', `malformed frame ${kind}`);
   const check = (valid: boolean) => {
     if (!valid) {
       throw malformed();
@@ -120,7 +120,7 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
       frame = { type: 'pong', id: int(), timeUs: int() };
       break;
     default:
-      throw new ProtocolError('UNKNOWN_FRAME', `unknown frame type ${kind}`);
+      throw new ProtocolError('UNKNOWN_FRAME', `unknown frame ${kind}`);
   }
   check(at === payload.length);
   return frame;
@@ -146,11 +146,11 @@ export function writeDatagram(out: Writer, data: Uint8Array): void {
   writeFrame(out, DATAGRAM, data);
 }
 
-/** Everything of a STREAM frame but its `length` bytes of data. */
-export function writeStreamHeader(out: Writer, stream: number, offset: number, length: number): void {
+/** Everything of a STREAM frame of the message stream but its `length` bytes of data. */
+export function writeStreamHeader(out: Writer, offset: number, length: number): void {
   out.varint(STREAM);
-  out.varint(varintLength(stream) + varintLength(offset) + length);
-  out.varint(stream);
+  out.varint(1 + varintLength(offset) + length);
+  out.varint(0);
   out.varint(offset);
 }
 

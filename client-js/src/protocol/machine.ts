@@ -24,7 +24,7 @@ import {
   writeFields,
 } from './frames.js';
 import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_OPEN_PINGS, MAX_REASON, STREAM_CHUNK } from './limits.js';
-import { Assembler, encodeMessage, type Message } from './message.js';
+import { assembler, encodeMessage, type Message } from './message.js';
 import { StreamReceiver, StreamSender } from './stream.js';
 import { Writer } from './varint.js';
 
@@ -85,7 +85,7 @@ export class Machine {
   #nativeDatagram = 0;
   #sender = new StreamSender();
   #receiver = new StreamReceiver();
-  #assembler = new Assembler(DEFAULT_MAX_MESSAGE);
+  #assembler = assembler(DEFAULT_MAX_MESSAGE);
   /** Messages of the old session that never left: they follow on the new one after what the application sends first. */
   #kept: Uint8Array[] = [];
   readonly #outgoing = new DatagramSlots();
@@ -207,7 +207,7 @@ export class Machine {
       }
     } else if (this.#phase === 'open') {
       if (now >= this.#deadAt) {
-        const reason = `nothing was heard for ${Math.round(now - this.#heard)} ms`;
+        const reason = `silent for ${Math.round(now - this.#heard)} ms`;
         this.#events.push({ type: 'silent', close: protocolClose('IDLE_TIMEOUT', reason) });
         this.heard(now, 0);
       }
@@ -249,8 +249,9 @@ export class Machine {
 
   /** Whether there is a datagram for a link that has its own. */
   get hasNativeDatagram(): boolean {
-    const front = this.#outgoing.front();
-    return this.#phase === 'open' && front !== undefined && front.length <= this.#nativeDatagram;
+    // Not an empty one: not every browser sends or hands on those.
+    const length = this.#outgoing.front()?.length;
+    return this.#phase === 'open' && !!length && length <= this.#nativeDatagram;
   }
 
   /** Takes that datagram. */
@@ -367,7 +368,7 @@ export class Machine {
     }
     switch (frame.type) {
       case 'welcome':
-        throw new ProtocolError('PROTOCOL_VIOLATION', 'a second WELCOME');
+        throw new ProtocolError('PROTOCOL_VIOLATION', 'second WELCOME');
       case 'stream': {
         const receiver = this.#receiver;
         this.#assembler.push(receiver.accept(frame.offset, frame.data), ({ message, cost }) => {
@@ -415,7 +416,7 @@ export class Machine {
       this.#sender = new StreamSender();
       this.#sender.acknowledge(received, limit);
       this.#receiver = new StreamReceiver();
-      this.#assembler = new Assembler(maxMessage);
+      this.#assembler = assembler(maxMessage);
       if (previousId) {
         const keptBytes = this.#kept.reduce((sum, chunk) => sum + chunk.length, 0);
         gap = { previousId, unacknowledgedBytes: old.buffered - keptBytes };

@@ -54,7 +54,7 @@ export class StreamSender {
     if (length <= 0) {
       return false;
     }
-    writeStreamHeader(out, 0, this.#next, length);
+    writeStreamHeader(out, this.#next, length);
     const end = this.#next + length;
     while (this.#cursor && this.#next < end) {
       const { at, bytes, next } = this.#cursor;
@@ -72,7 +72,7 @@ export class StreamSender {
   /** Takes note of an ACK; lower values than known are ignored. Throws ProtocolError. */
   acknowledge(received: number, limit: number): void {
     if (received > this.#sent) {
-      throw new ProtocolError('PROTOCOL_VIOLATION', `ACK of ${received} bytes, ${this.#sent} were sent`);
+      throw new ProtocolError('PROTOCOL_VIOLATION', `ACK of ${received}, sent ${this.#sent}`);
     }
     this.#limit = Math.max(this.#limit, limit);
     this.#acked = Math.max(this.#acked, received);
@@ -92,7 +92,7 @@ export class StreamSender {
   /** A new link: goes on from what the peer has received. Throws ProtocolError. */
   rewind(received: number, limit: number): void {
     if (received < this.#acked) {
-      throw new ProtocolError('PROTOCOL_VIOLATION', `received ${received}, after an ACK of ${this.#acked}`);
+      throw new ProtocolError('PROTOCOL_VIOLATION', `ACK of ${received}, after ${this.#acked}`);
     }
     this.acknowledge(received, limit);
     this.#next = this.#acked;
@@ -127,10 +127,10 @@ export class StreamReceiver {
   accept(offset: number, data: Uint8Array): Uint8Array {
     const end = offset + data.length;
     if (offset > this.#received) {
-      throw new ProtocolError('PROTOCOL_VIOLATION', `a gap: bytes from ${offset}, after ${this.#received}`);
+      throw new ProtocolError('PROTOCOL_VIOLATION', `a gap from ${this.#received} to ${offset}`);
     }
     if (end > this.#saidLimit) {
-      throw new ProtocolError('FLOW_CONTROL', `bytes up to ${end}, the limit is ${this.#saidLimit}`);
+      throw new ProtocolError('FLOW_CONTROL', `${end} bytes, limit ${this.#saidLimit}`);
     }
     const fresh = data.subarray(Math.min(data.length, this.#received - offset));
     this.#received = Math.max(this.#received, end);

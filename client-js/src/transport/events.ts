@@ -49,7 +49,7 @@ export class EventParser {
     this.#pieces.push(piece);
     this.#length += piece.length;
     if (this.#length > this.#maxLength) {
-      throw new ProtocolError('FRAME_TOO_LARGE', `more than ${this.#maxLength} characters without an event`);
+      throw new ProtocolError('FRAME_TOO_LARGE', `an event of more than ${this.#maxLength} characters`);
     }
   }
 

@@ -81,7 +81,7 @@ export abstract class HttpLink implements Link {
     deliver(packet, this.handlers, (frame) => {
       if (frame.type === 'welcome' && this.#uplink === null) {
         const { session, key, link } = frame.welcome;
-        this.#headers = linkHeaders(session, key, link);
+        this.#headers = linkHeaders({ session, key, link });
         this.#uplink = new Uplink(this.env, this.#base, this.#headers, this.handlers);
       }
     });

@@ -24,53 +24,34 @@ export interface WebTransportEndpoint {
   readonly certificateHashes?: readonly string[];
 }
 
-const VERSION = '1';
+type Fields = Readonly<Record<string, string | number>>;
 
 /** Headers of an opening by sse or poll. */
 export function openingHeaders({ resumption, token }: Opening): Record<string, string> {
-  return {
-    'Throughline-Version': VERSION,
-    ...(resumption && {
-      'Throughline-Session': resumption.session,
-      'Throughline-Key': resumption.key,
-      'Throughline-Received': resumption.received,
-    }),
-    ...(token !== undefined && { Authorization: `Bearer ${token}` }),
-  };
+  const headers = linkHeaders({ version: 1, ...resumption });
+  return token === undefined ? headers : { ...headers, Authorization: `Bearer ${token}` };
 }
 
-/** Headers of what follows on a link of sse or poll. */
-export function linkHeaders(session: string, key: string, link: number): Record<string, string> {
-  return { 'Throughline-Session': session, 'Throughline-Key': key, 'Throughline-Link': String(link) };
+/** Headers of what follows on a link of sse or poll: session, key and link. */
+export function linkHeaders(fields: Fields): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, value]) => [`Throughline-${name}`, `${value}`]),
+  );
 }
 
 /** Subprotocols of a websocket: the only place of a browser's WebSocket that is no URL, and so in no proxy's log. */
 export function openingProtocols({ resumption, token }: Opening): string[] {
-  const protocols = ['throughline.v1'];
-  if (resumption) {
-    protocols.push(
-      `throughline.session.${resumption.session}`,
-      `throughline.key.${resumption.key}`,
-      `throughline.received.${resumption.received}`,
-    );
-  }
-  if (token !== undefined) {
-    protocols.push(`throughline.token.${toBase64Url(new TextEncoder().encode(token))}`);
-  }
-  return protocols;
+  const encoded = token === undefined ? {} : { token: toBase64Url(new TextEncoder().encode(token)) };
+  const fields = Object.entries({ ...resumption, ...encoded });
+  return ['throughline.v1', ...fields.map(([name, value]) => `throughline.${name}.${value}`)];
 }
 
 /** The URL of a WebTransport session: the query of its CONNECT is inside QUIC, where no proxy reads it. */
 export function openingUrl(endpoint: string, { resumption, token }: Opening): string {
   const url = new URL(endpoint);
-  url.searchParams.set('v', VERSION);
-  if (resumption) {
-    url.searchParams.set('session', resumption.session);
-    url.searchParams.set('key', resumption.key);
-    url.searchParams.set('received', resumption.received);
-  }
-  if (token !== undefined) {
-    url.searchParams.set('token', token);
+  const fields: Fields = { v: 1, ...resumption, ...(token !== undefined && { token }) };
+  for (const [name, value] of Object.entries(fields)) {
+    url.searchParams.set(name, `${value}`);
   }
   return url.href;
 }

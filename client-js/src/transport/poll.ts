@@ -6,7 +6,7 @@ import type { Loss, TransportKind } from './link.js';
 
 export const poll: TransportKind = {
   name: 'poll',
-  missing: (env) => (env.hasFetch ? null : 'no fetch in this browser'),
+  missing: (env) => (env.hasFetch ? null : 'not in this browser'),
   open: (env, opening, handlers) => new PollLink(env, opening, handlers),
 };
 

@@ -12,7 +12,7 @@ import { guarded } from './packets.js';
 
 export const sse: TransportKind = {
   name: 'sse',
-  missing: (env) => (env.hasFetch && env.hasStreams ? null : 'no fetch streams in this browser'),
+  missing: (env) => (env.hasFetch && env.hasStreams ? null : 'not in this browser'),
   open: (env, opening, handlers) => new SseLink(env, opening, handlers),
 };
 
@@ -27,7 +27,7 @@ class SseLink extends HttpLink {
     for (;;) {
       const { value } = (await reader?.read()) ?? {};
       if (!value) {
-        return { reason: 'the answer ended' };
+        return { reason: 'the stream ended' };
       }
       this.handlers.heard(0); // a comment says that the server is alive, too
       guarded(this.handlers, () => parser.push(value));
@@ -43,7 +43,7 @@ function decode(lines: string[]): Uint8Array {
       packet.bytes(fromBase64(line));
     }
   } catch {
-    throw new ProtocolError('MALFORMED_FRAME', 'an event that is not base64');
+    throw new ProtocolError('MALFORMED_FRAME', 'not base64');
   }
   return packet.finish();
 }

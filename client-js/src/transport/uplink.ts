@@ -6,7 +6,10 @@ import { POST_BYTES, POST_MS, POST_RETRY_MS } from '../limits.js';
 import { lossOfResponse } from './carrier.js';
 import type { LinkHandlers, Loss } from './link.js';
 
-/** Sends packets of one link. It holds one packet at most: while it is under way, the session keeps the rest. */
+/**
+ * Sends packets of one link, each within a time: hung requests would use up the browser's connections.
+ * It holds one packet at most: while it is under way, the session keeps the rest.
+ */
 export class Uplink {
   readonly #env: Environment;
   readonly #url: string;
@@ -47,37 +50,26 @@ export class Uplink {
   }
 
   async #deliver(packet: Uint8Array<ArrayBuffer>): Promise<void> {
-    let loss = await this.#try(packet);
-    // No answer, or a proxy's. The server drops what it has had already, so the same bytes may go out again.
-    if (loss && !loss.close && (loss.status ?? 500) >= 500) {
-      await new Promise<void>((resolve) => this.#env.timer(POST_RETRY_MS, resolve));
-      loss = await this.#try(packet);
-    }
-    this.#sending = null;
-    if (!this.#abort.signal.aborted) {
-      if (loss) {
-        this.#handlers.lost({ ...loss, reason: `POST: ${loss.reason}` });
-      } else {
-        this.#handlers.heard(0);
-        this.#handlers.writable();
-      }
-    }
-  }
-
-  /** One POST, with an end: hung requests would use up the browser's connections. */
-  async #try(packet: Uint8Array<ArrayBuffer>): Promise<Loss | null> {
     const { signal } = this.#abort;
-    if (signal.aborted) {
-      return null;
+    let late = false;
+    const cancel = this.#env.timer(POST_MS, () => {
+      late = true;
+      this.abort();
+    });
+    let loss = await this.#post(packet, { signal });
+    // No answer, or a proxy's. The server drops what it has had already, so the same bytes may go out again.
+    if (loss && !loss.close && (loss.status ?? 500) >= 500 && !signal.aborted) {
+      await new Promise<void>((resolve) => this.#env.timer(POST_RETRY_MS, resolve));
+      loss = await this.#post(packet, { signal });
     }
-    const attempt = new AbortController();
-    const stop = () => attempt.abort();
-    const cancel = this.#env.timer(POST_MS, stop);
-    signal.addEventListener('abort', stop);
-    const loss = await this.#post(packet, { signal: attempt.signal });
-    signal.removeEventListener('abort', stop);
     cancel();
-    return loss;
+    this.#sending = null;
+    if (loss && (late || !signal.aborted)) {
+      this.#handlers.lost({ ...loss, reason: `POST: ${late ? 'no answer' : loss.reason}` });
+    } else if (!signal.aborted) {
+      this.#handlers.heard(0);
+      this.#handlers.writable();
+    }
   }
 
   async #post(body: Uint8Array<ArrayBuffer>, init: RequestInit): Promise<Loss | null> {

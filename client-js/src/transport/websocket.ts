@@ -16,7 +16,7 @@ const MAX_CLOSE_REASON = 123;
 
 export const websocket: TransportKind = {
   name: 'websocket',
-  missing: (env) => (env.WebSocket ? null : 'no WebSocket in this browser'),
+  missing: (env) => (env.WebSocket ? null : 'not in this browser'),
   open: (env, opening, handlers) => new WebSocketLink(env, opening, handlers),
 };
 
@@ -73,7 +73,7 @@ class WebSocketLink implements Link {
     socket.binaryType = 'arraybuffer';
     socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
       if (typeof data === 'string') {
-        this.#handlers.violation(protocolClose('PROTOCOL_VIOLATION', 'a text message on the websocket'));
+        this.#handlers.violation(protocolClose('PROTOCOL_VIOLATION', 'a text message'));
         return;
       }
       this.#handlers.heard(data.byteLength);
@@ -86,7 +86,7 @@ class WebSocketLink implements Link {
     const { code, reason } = await new Promise<CloseEvent>((resolve) => {
       socket.onclose = resolve;
     });
-    this.#lost(`the websocket closed with ${code}`, closeOfCarrier(code, reason));
+    this.#lost(`closed with ${code}`, closeOfCarrier(code, reason));
   }
 
   #look(): void {

@@ -11,7 +11,7 @@ import {
 } from '../limits.js';
 import { fromBase64 } from '../protocol/base64.js';
 import type { Close } from '../protocol/close.js';
-import { Decoder } from '../protocol/codec.js';
+import { frameDecoder } from '../protocol/codec.js';
 import { carrierCode, closeOfCarrier } from './carrier.js';
 import { locate } from './info.js';
 import type { Link, LinkDatagrams, LinkHandlers, Loss, TransportKind } from './link.js';
@@ -20,7 +20,7 @@ import { guarded } from './packets.js';
 
 export const webtransport: TransportKind = {
   name: 'webtransport',
-  missing: (env) => (env.WebTransport ? null : 'no WebTransport in this browser'),
+  missing: (env) => (env.WebTransport ? null : 'not in this browser'),
   open: (env, opening, handlers) => new WebTransportLink(env, opening, handlers),
 };
 
@@ -95,7 +95,7 @@ class WebTransportLink implements Link {
     const endpoint = await locate(this.#env, opening);
     const WebTransport = this.#env.WebTransport as typeof globalThis.WebTransport;
     if (!endpoint) {
-      this.#lost({ reason: 'the server does not offer it', unavailable: true });
+      this.#lost({ reason: 'not offered', unavailable: true });
     } else if (!this.#over) {
       await this.#run(new WebTransport(openingUrl(endpoint.url, opening), optionsOf(endpoint)));
     }
@@ -107,7 +107,7 @@ class WebTransportLink implements Link {
       ({ closeCode: code = 0, reason = '' }) => {
         // The CLOSE frame may have been lost with the streams; 0 may also be a session that just ended.
         const close = closeOfCarrier(code, reason) ?? (code > 0 && { code, application: true, reason });
-        this.#lost({ reason: `the WebTransport session closed with ${code}`, ...(close && { close }) });
+        this.#lost({ reason: `closed with ${code}`, ...(close && { close }) });
       },
       (error) => this.#lost({ reason: messageOf(error) }),
     );
@@ -121,20 +121,15 @@ class WebTransportLink implements Link {
     this.#writer = stream.writable.getWriter();
     this.#reader = stream.readable.getReader();
     this.#openDatagrams(wt.datagrams);
-    const decoder = new Decoder();
+    const decoder = frameDecoder();
     await drain(this.#reader, (bytes) => {
       if (!this.#over) {
         this.#handlers.heard(bytes.length);
-        guarded(this.#handlers, () => {
-          decoder.push(bytes);
-          for (let frame = decoder.next(); frame; frame = decoder.next()) {
-            this.#handlers.frame(frame);
-          }
-        });
+        guarded(this.#handlers, () => decoder.push(bytes, (frame) => this.#handlers.frame(frame)));
       }
     });
     // The end of the session follows at once; when it does not, the link is lost all the same.
-    this.#env.timer(CLOSE_MS, () => this.#lost({ reason: 'the link stream ended' }));
+    this.#env.timer(CLOSE_MS, () => this.#lost({ reason: 'the stream ended' }));
   }
 
   #openDatagrams(datagrams: WebTransport['datagrams'] & { createWritable?: () => WritableStream }): void {
@@ -178,7 +173,6 @@ class WebTransportLink implements Link {
 
 function optionsOf({ certificateHashes }: WebTransportEndpoint): WebTransportOptions {
   return {
-    congestionControl: 'low-latency',
     protocols: ['throughline.v1'],
     ...(certificateHashes?.length && {
       serverCertificateHashes: certificateHashes.map((hash) => ({
