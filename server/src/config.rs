@@ -141,7 +141,8 @@ pub struct Limits {
     pub session_buffer_bytes: usize,
     /// What a client may send ahead of the application's reading. Default 256 KiB, for the same path the other way.
     pub receive_window_bytes: usize,
-    /// Streams of a session that are open at the same time. Default 64: quinn reserves room for each ahead of its use.
+    /// Streams that a client may have open on one QUIC connection: its requests, sessions and their streams together. Default 16:
+    /// quinn reserves room for each ahead of its use, and what a browser asks for beyond it waits there.
     pub max_streams: u32,
     /// From a connection, or an accepted opening, to the first frame from the client. Default 10 s: three lost packets on a slow path.
     #[serde(with = "duration")]
@@ -220,7 +221,7 @@ impl Default for Limits {
             max_message_bytes: throughline_protocol::limits::DEFAULT_MAX_MESSAGE,
             session_buffer_bytes: 256 * 1024,
             receive_window_bytes: 256 * 1024,
-            max_streams: 64,
+            max_streams: 16,
             open_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             heartbeat_interval: Duration::from_secs(10),

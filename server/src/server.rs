@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
 use crate::certificates::{CertificateError, Certificates};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Limits};
 use crate::gateway::registry::Registry;
 use crate::gateway::routes::{self, QuicInfo};
 use crate::gateway::{Authenticate, Gateway, OnSession};
@@ -187,8 +187,7 @@ impl Builder {
             (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
 
         let certificates = open_certificates(&config).await?;
-        let quic_limits =
-            webtransport::Limits { handshake_timeout: config.limits.open_timeout, ..webtransport::Limits::default() };
+        let quic_limits = quic_limits(&config.limits);
         let quic = match (config.quic.listen, &certificates) {
             (Some(addr), Some(certificates)) => Some(bind_quic(addr, certificates, &quic_limits)?),
             _ => None,
@@ -271,6 +270,23 @@ impl Builder {
             });
         }
         Ok(server)
+    }
+}
+
+/// What the configuration says, for the layer below.
+fn quic_limits(limits: &Limits) -> webtransport::Limits {
+    // Browsers open spare connections, and load pages over HTTP/3: a quarter more than sessions, and a few where sessions are few.
+    let connections_for = |sessions: usize| sessions + sessions / 4 + 16;
+    webtransport::Limits {
+        handshake_timeout: limits.open_timeout,
+        headers_timeout: limits.open_timeout,
+        max_idle_timeout: limits.idle_timeout,
+        keep_alive: Some(limits.idle_timeout / 3), // two pings may be lost before the timeout
+        max_bidi_streams: limits.max_streams,
+        max_queued_streams: limits.max_streams as usize,
+        max_connections: connections_for(limits.max_sessions),
+        max_connections_per_ip: connections_for(limits.max_sessions_per_ip),
+        ..webtransport::Limits::default()
     }
 }
 

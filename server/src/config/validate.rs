@@ -25,7 +25,7 @@ impl Config {
         count("limits.max_message_bytes", limits.max_message_bytes, KIB..=256 * MIB)?;
         count("limits.session_buffer_bytes", limits.session_buffer_bytes, 16 * KIB..=64 * MIB)?;
         count("limits.receive_window_bytes", limits.receive_window_bytes, 16 * KIB..=64 * MIB)?;
-        count("limits.max_streams", limits.max_streams, 1..=65_536)?;
+        count("limits.max_streams", limits.max_streams, 4..=65_536)?;
         count("limits.max_tcp_connections", limits.max_tcp_connections, 1..=10_000_000)?;
         time("limits.open_timeout", limits.open_timeout, instant..=5 * MINUTE)?;
         time("limits.idle_timeout", limits.idle_timeout, second..=60 * MINUTE)?;
