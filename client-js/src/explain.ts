@@ -37,10 +37,11 @@ export function explain(
   newest: readonly Attempt[],
 ): Omit<Explanation, 'attempts'> {
   const won = newest.findIndex((attempt) => attempt.transport === transport);
+  const tried = describe(newest) || 'nothing was tried yet';
   const summary = {
-    connecting: `Connecting: ${describe(newest)}.`,
+    connecting: `Connecting: ${tried}.`,
     open: `Connected over ${transport}: ${describe(newest.slice(0, Math.max(won, 0))) || 'the first choice answered'}.`,
-    reconnecting: `Reconnecting (${reason}): ${describe(newest)}.`,
+    reconnecting: `Reconnecting (${reason}): ${tried}.`,
     closed: `Closed: ${reason}.`,
   }[state];
   const lines = newest.map((attempt) => `- at ${Math.round(attempt.afterMs)} ms: ${describe([attempt])}`);
