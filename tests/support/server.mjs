@@ -23,6 +23,16 @@ export function startDemo(env = {}) {
   return startServer(binaries.throughline, args, { THROUGHLINE_LOG__FORMAT: 'json', ...env });
 }
 
+/** `throughline serve`, without a configuration: it echoes. */
+export function startServe(env = {}) {
+  return startServer(binaries.throughline, ['serve', '--json'], {
+    THROUGHLINE_TCP__LISTEN: '127.0.0.1:0',
+    THROUGHLINE_QUIC__LISTEN: '127.0.0.1:0',
+    THROUGHLINE_LOG__FORMAT: 'json',
+    ...env,
+  });
+}
+
 async function startServer(command, args, env) {
   const folder = await mkdtemp(join(tmpdir(), 'throughline-test-'));
   const child = start(command, args, {
