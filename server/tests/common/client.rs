@@ -190,6 +190,11 @@ impl Client {
         self.shared.changed.notify_one();
     }
 
+    /// Bytes that the server has not acknowledged.
+    pub(crate) fn buffered_bytes(&self) -> u64 {
+        self.shared.machine.lock().buffered_bytes()
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         self.shared.machine.lock().stats()
     }

@@ -76,7 +76,8 @@ pub(crate) async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refus
                 drop(incoming_tx.send(Incoming::Bytes(chunk.bytes)).await);
             }
         };
-        let (mut capsule, mut frames) = (std::pin::pin!(capsule), std::pin::pin!(frames));
+        // Frames are dropped when their time is over: a send that waits and is not polled would keep its place in the queue.
+        let (mut capsule, mut frames) = (std::pin::pin!(capsule), Box::pin(frames));
         let end = tokio::select! {
             end = &mut capsule => {
                 // What stands on the link stream came before it.

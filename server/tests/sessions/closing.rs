@@ -1,9 +1,12 @@
 //! How sessions end, and what both sides are told.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use throughline::{Closed, Event, Message, SendDatagramError, SendError, Session, Transport, TrySendError};
 use throughline_protocol::{Close, Code, Frame, Origin};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::common::{Client, Incoming, Outgoing, Running, TRANSPORTS, Wire, config, start, within};
@@ -232,9 +235,9 @@ async fn a_connection_that_is_cut_ends_the_session_as_lost(transport: Transport)
     let (tell, mut told) = mpsc::channel(1);
     let mut config = config();
     // A poll that is cut shows as silence only.
-    config.limits.idle_timeout = std::time::Duration::from_secs(1);
-    config.limits.heartbeat_interval = std::time::Duration::from_millis(500);
-    config.limits.poll_hold = std::time::Duration::from_millis(500);
+    config.limits.idle_timeout = Duration::from_secs(1);
+    config.limits.heartbeat_interval = Duration::from_millis(500);
+    config.limits.poll_hold = Duration::from_millis(500);
     let Running { server: _server, place, .. } = &start(config, |builder| builder.on_session(watching(tell))).await;
     let wire = Wire::connect(place, transport).await;
     wire.send_frames(&[Frame::Ping { id: 1 }]).await;
@@ -276,4 +279,29 @@ async fn a_carrier_that_its_client_closes_by_itself_ends_the_session() {
     wire.send(Outgoing::Close { code: 1_001, reason: String::new() }).await;
     let (_, closed) = within("the end", told.recv()).await.unwrap();
     assert_eq!((closed.code, closed.application), (Code::LinkLost as u32, false));
+}
+
+/// Whatever it sends, the goodbye has an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_floods_instead_of_saying_goodbye_is_cut() {
+    let mut config = config();
+    config.limits.max_sessions = 1;
+    let application = |session: Session| async move { session.close(1, "go") };
+    let Running { server: _server, place, .. } = &start(config, |builder| builder.on_session(application)).await;
+    let mut socket = TcpStream::connect(place.tcp.unwrap()).await.unwrap();
+    let upgrade = "GET /rt/websocket HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+        sec-websocket-protocol: throughline.v1\r\n\r\n";
+    socket.write_all(upgrade.as_bytes()).await.unwrap();
+    // A binary message of one PING, masked with zeros; many of them.
+    let ping = [0x82, 0x83, 0, 0, 0, 0, 0x06, 0x01, 0x01];
+    let flood = tokio::spawn(async move {
+        let pings = ping.repeat(10_000);
+        while socket.write_all(&pings).await.is_ok() {}
+    });
+    let started = Instant::now();
+    within("the end of the flood", flood).await.unwrap();
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(8), "its connection was kept for {took:?}");
+    Wire::connect_when_free(place, Transport::WebSocket).await.cut().await;
 }

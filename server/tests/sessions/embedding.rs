@@ -83,14 +83,27 @@ async fn after_a_drain_the_routes_refuse() {
     let client = Client::connect(&place, Transport::WebSocket).await;
     running.server.drain(std::time::Duration::from_secs(5)).await;
     assert_eq!(client.closed().await.code, Code::ShuttingDown as u32);
+    assert_refuses(&place).await;
+    serving.abort();
+}
+
+#[tokio::test]
+async fn after_the_server_was_dropped_the_routes_refuse() {
+    let running = start(without_tcp(), |builder| builder.on_session(echo)).await;
+    let (place, serving) = serve(&running).await;
+    drop(running);
+    assert_refuses(&place).await;
+    serving.abort();
+}
+
+async fn assert_refuses(place: &Place) {
     for transport in OVER_TCP {
-        let refusal = Wire::open(&place, transport, &Opening::default()).await.err().expect("it is refused");
+        let refusal = Wire::open(place, transport, &Opening::default()).await.err().expect("it is refused");
         assert_eq!(refusal.status, StatusCode::SERVICE_UNAVAILABLE, "{transport}");
         assert_eq!(refusal.code(), Code::ShuttingDown as u64);
         assert_eq!(refusal.field("retry"), true);
         assert_eq!(refusal.retry_after(), Some(1));
     }
-    serving.abort();
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ on_every_transport! {
     a_client_that_reads_nothing_stops_the_server_and_resumes,
     a_client_that_floods_is_stopped_and_resumes,
     stream_bytes_beyond_the_credit_end_the_session,
+    of_datagrams_that_nobody_takes_the_oldest_go,
 }
 
 const COUNT: usize = 600;
@@ -146,6 +147,54 @@ async fn stream_bytes_beyond_the_credit_end_the_session(transport: Transport) {
     let (code, reason) = wire.next_close().await;
     assert_eq!(code, Code::FlowControl as u32);
     assert!(reason.contains("16384"), "{reason}");
+}
+
+async fn of_datagrams_that_nobody_takes_the_oldest_go(transport: Transport) {
+    const LAST: u32 = 999;
+    let (tell, mut told) = mpsc::channel(1);
+    let go = Arc::new(Notify::new());
+    let application = {
+        let go = Arc::clone(&go);
+        move |session: Session| {
+            let (go, tell) = (Arc::clone(&go), tell.clone());
+            async move {
+                go.notified().await;
+                let mut numbers = Vec::new();
+                while let Some(Event::Datagram(bytes)) = session.recv().await {
+                    numbers.push(u32::from_be_bytes(bytes[..4].try_into().unwrap()));
+                }
+                tell.send(numbers).await.unwrap();
+            }
+        }
+    };
+    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(application)).await;
+    let client = Client::connect(place, transport).await;
+    within("the datagrams to leave", async {
+        for number in 0..=LAST {
+            // One after the other: its own queue holds the newest 64.
+            client.send_datagram(number.to_be_bytes().to_vec(), None).unwrap();
+            while client.stats().datagrams_out <= u64::from(number) {
+                tokio::task::yield_now().await;
+            }
+        }
+    })
+    .await;
+    client.send("that was all").await.unwrap();
+    // Acknowledged, so it is there, and what came before it is.
+    within("the acknowledgement", async {
+        while client.buffered_bytes() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    go.notify_one();
+    let numbers = within("the datagrams", told.recv()).await.unwrap();
+    assert!(numbers.len() <= 256, "{} datagrams were kept", numbers.len());
+    assert!(numbers.is_sorted());
+    if transport != Transport::WebTransport {
+        // There they may be lost, and overtaken by the message.
+        assert_eq!((numbers.len(), numbers.last()), (256, Some(&LAST)));
+    }
 }
 
 /// The bytes of so many binary messages of this size.
