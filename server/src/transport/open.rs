@@ -17,7 +17,7 @@ use super::Transport;
 pub(crate) const SUBPROTOCOL: &str = "throughline.v1";
 
 /// Most streams that a resuming client may list: there are none but stream 0 yet, and no more than this will be allowed.
-const MAX_RECEIVED: usize = 256;
+pub(crate) const MAX_RECEIVED: usize = 256;
 
 /// A request to open a link: what [`authenticate`](crate::Builder::authenticate) decides on.
 #[derive(Debug, Clone)]
@@ -95,6 +95,11 @@ impl Rejection {
 
     pub(crate) fn status(&self) -> StatusCode {
         self.status
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn code(&self) -> Code {
+        self.code
     }
 
     pub(crate) fn reason(&self) -> &str {
@@ -213,8 +218,12 @@ impl Fields {
                     _ => {
                         if let Some(version) = field.strip_prefix('v') {
                             // A client may offer several versions; the one that is spoken here wins.
-                            let known = fields.version.as_deref() == Some(&*VERSION.to_string());
-                            fields.version = Some(if known { VERSION.to_string() } else { version.to_owned() });
+                            let spoken = VERSION.to_string();
+                            if fields.version.as_ref() != Some(&spoken) {
+                                fields.version = Some(version.to_owned());
+                            } else if version == spoken {
+                                return Err(twice(SUBPROTOCOL));
+                            }
                         }
                     }
                 }
@@ -275,15 +284,19 @@ impl Fields {
 fn set(field: &mut Option<String>, name: &str, value: String) -> Result<(), Rejection> {
     match field.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Rejection::bad_request(format!("{name} stands there twice"))),
+        Some(_) => Err(twice(name)),
     }
+}
+
+fn twice(name: &str) -> Rejection {
+    Rejection::bad_request(format!("{name} stands there twice"))
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Rejection> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Rejection::bad_request(format!("{name} stands there twice")));
+        return Err(twice(name.as_str()));
     }
     let text = value.to_str().map_err(|_| Rejection::bad_request(format!("{name} is not ASCII")))?;
     Ok(Some(text.to_owned()))
@@ -317,6 +330,9 @@ fn number(text: &str) -> Option<u64> {
 fn clip(text: &str) -> &str {
     &text[..text.floor_char_boundary(40)]
 }
+
+#[cfg(test)]
+mod vectors;
 
 #[cfg(test)]
 mod tests {
