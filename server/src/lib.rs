@@ -32,6 +32,9 @@ mod certificates;
 mod client_ip;
 mod config;
 pub mod demo;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod listener;
 mod origin;

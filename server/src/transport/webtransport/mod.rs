@@ -19,6 +19,8 @@ mod codes;
 mod connection;
 mod datagram;
 mod endpoint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod gate;
 mod limits;
 mod probe;

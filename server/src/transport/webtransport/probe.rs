@@ -29,7 +29,7 @@ pub(super) struct Probe {
 }
 
 /// What a stream turned out to be.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A stream of the WebTransport session with this id; what follows is the application's.
     Session(u64),
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 }
 
 /// Why a stream never became anything. The code is what its sender is told.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failed {
     /// The stream ended or was reset, or the connection was lost.
     Ended,
@@ -71,7 +71,7 @@ impl Probe {
 
 /// The first one or two integers of a stream.
 #[derive(Debug, Default)]
-struct Prefix {
+pub(super) struct Prefix {
     bytes: [u8; 16],
     len: u8,
     /// How many bytes the integers take, as far as that is known.
@@ -80,16 +80,16 @@ struct Prefix {
 
 impl Prefix {
     /// Where the next bytes go: never more of them than the integers take.
-    fn missing(&mut self) -> &mut [u8] {
+    pub(super) fn missing(&mut self) -> &mut [u8] {
         let want = self.want.max(self.len + 1);
         &mut self.bytes[usize::from(self.len)..usize::from(want)]
     }
 
-    fn filled(&mut self, len: usize) {
+    pub(super) fn filled(&mut self, len: usize) {
         self.len += len as u8; // `missing` is at most 16 bytes
     }
 
-    fn kind(&mut self, webtransport: u64) -> Result<Option<Kind>, Failed> {
+    pub(super) fn kind(&mut self, webtransport: u64) -> Result<Option<Kind>, Failed> {
         let bytes = &self.bytes[..usize::from(self.len)];
         let Some(first) = bytes.first() else {
             return Ok(None);
