@@ -54,11 +54,10 @@ class WebTransportLink implements Link {
   }
 
   send(packet: Bytes): void {
-    const full = this.#pending > 0;
     this.#pending += packet.length;
     this.#writer?.write(packet).then(() => {
       this.#pending -= packet.length;
-      if (full && !this.#over) {
+      if (!this.#over) {
         this.#handlers.writable();
       }
     }, ignore); // the end of the session says why
