@@ -6,6 +6,9 @@
 //! 2. calls [`Machine::handle_timeout`] when the time of [`Machine::poll_timeout`] has come;
 //! 3. after each of these asks for [`Machine::poll_transmit`] and [`Machine::poll_datagram`] while the link takes more, and
 //!    for [`Machine::poll_event`] while the application does.
+//!
+//! A machine is one session for life. When a server answers a further link with a WELCOME that resumes nothing, the session is
+//! gone: the machine ends with `UNKNOWN_SESSION`, so that the application is told, and its owner may start another.
 
 mod config;
 mod heartbeat;
@@ -323,6 +326,13 @@ impl Machine {
             return Err(Close::protocol(
                 Code::UnsupportedVersion,
                 format!("version {} was not asked for", welcome.version),
+            ));
+        }
+        if !welcome.resumed && self.identity.is_some() {
+            // The offsets here are those of the old session: in the new one they would lose bytes, or repeat them.
+            return Err(Close::protocol(
+                Code::UnknownSession,
+                "the server has this session no more, and opened a new one",
             ));
         }
         if welcome.resumed {
