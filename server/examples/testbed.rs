@@ -10,6 +10,8 @@
 //!
 //! The token `refused` is answered 401, `forbidden` 403, `busy` 429; any other names the user.
 
+#![expect(clippy::print_stdout, reason = "the ready line")]
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -84,6 +84,10 @@ pub(crate) fn cert(arguments: &CertArguments) -> Result<ExitCode, Failure> {
 /// Runs a server until a signal, then drains it. A second signal does not wait for that.
 fn run(config: Config, as_json: bool) -> Result<ExitCode, Failure> {
     config.validate().map_err(Failure::usage)?;
+    // A library may have both off, and its routes mounted elsewhere; a command would serve nobody.
+    if config.tcp.listen.is_none() && config.quic.listen.is_none() {
+        return Err(Failure::usage("tcp.listen and quic.listen are both off: at least one of them has to be on"));
+    }
     logging::start(&config.log);
     open_files::raise_limit();
     let runtime = Runtime::new().map_err(|error| Failure::machine(format!("cannot start threads: {error}")))?;

@@ -59,8 +59,6 @@ impl Config {
             check("quic.advertised_host", host, fine, "a host name or an IP address")?;
         }
         check("quic.advertised_port", "0", self.quic.advertised_port != Some(0), "1 to 65535")?;
-        let listens = self.tcp.listen.is_some() || self.quic.listen.is_some();
-        check("tcp.listen", "off, and quic.listen too", listens, "at least one of them")?;
         let filter = EnvFilter::try_new(&self.log.filter).is_ok();
         check("log.filter", &self.log.filter, filter, "a list such as info,throughline=debug")
     }
