@@ -521,27 +521,30 @@ export class Session {
     }
     this.#working = true;
     const machine = this.#machine;
-    let again = true;
-    while (again) {
-      again = false;
-      for (let event = machine.event(); event; event = machine.event()) {
-        again = true;
-        if (event.type === 'opened') {
-          this.#handleOpened(event.gap);
-        } else if (event.type === 'datagram') {
-          this.#events.emit('datagram', event.bytes);
-        } else if (event.type === 'silent') {
-          this.#lose(event.close);
-        } else {
-          this.#deliverMessages();
-          this.#handleClosed(event.close);
+    try {
+      let again = true;
+      while (again) {
+        again = false;
+        for (let event = machine.event(); event; event = machine.event()) {
+          again = true;
+          if (event.type === 'opened') {
+            this.#handleOpened(event.gap);
+          } else if (event.type === 'datagram') {
+            this.#events.emit('datagram', event.bytes);
+          } else if (event.type === 'silent') {
+            this.#lose(event.close);
+          } else {
+            this.#deliverMessages();
+            this.#handleClosed(event.close);
+          }
         }
+        this.#deliverMessages();
+        this.#transmit();
+        again ||= machine.hasEvents;
       }
-      this.#deliverMessages();
-      this.#transmit();
-      again ||= machine.hasEvents;
+    } finally {
+      this.#working = false;
     }
-    this.#working = false;
     if (!this.#linkProven && machine.isProven && this.#transport) {
       this.#linkProven = true;
       this.#memory.worked(this.#transport, machine.rttMs);
