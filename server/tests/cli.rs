@@ -151,6 +151,7 @@ async fn mistakes_in_arguments_configuration_and_certificates_are_named() {
     write("value.toml", "[limits]\nmax_sessions = 0\n");
     write("files.toml", "certificate = { chain = \"missing.pem\", key = \"missing.pem\" }\n");
     write("rubbish.pem", "rubbish");
+    write("deaf.toml", "tcp = { listen = \"off\" }\nquic = { listen = \"off\" }\n");
     write("rubbish.toml", "certificate = { chain = \"rubbish.pem\", key = \"rubbish.pem\" }\n");
     for (arguments, wanted_code, wanted) in [
         (&["demo", "--udp"][..], 2, "--udp"),
@@ -159,6 +160,7 @@ async fn mistakes_in_arguments_configuration_and_certificates_are_named() {
         (&["serve", "--config", "nowhere.toml"], 2, "nowhere.toml cannot be read"),
         (&["serve", "--config", "files.toml"], 1, "missing.pem cannot be read"),
         (&["serve", "--config", "rubbish.toml"], 1, "rubbish.pem cannot be used"),
+        (&["serve", "--config", "deaf.toml"], 2, "tcp.listen and quic.listen are both off"),
         (&["cert", "--dir", "rubbish.pem"], 1, "rubbish.pem cannot be created"),
     ] {
         let mut command = command(folder.path(), arguments);

@@ -140,7 +140,6 @@ mod tests {
         assert!(refused(|config| config.limits.session_buffer_bytes = 16 * KIB - 1).contains("session_buffer_bytes"));
         assert!(refused(|config| config.origins = vec!["example.com".into()]).contains("origins is example.com"));
         assert!(refused(|config| config.log.filter = "a=b=c".into()).contains("log.filter"));
-        assert!(refused(|config| (config.tcp.listen, config.quic.listen) = (None, None)).contains("tcp.listen"));
         assert!(refused(|config| config.quic.advertised_port = Some(0)).contains("advertised_port"));
     }
 
