@@ -241,11 +241,11 @@ impl Machine {
     /// A native datagram arrived.
     pub fn handle_datagram(&mut self, now: Micros, payload: Bytes) {
         self.heard_from(now);
-        if !matches!(self.phase, Phase::Open) {
-            return; // nobody may read it yet, or any more: datagrams may be lost
-        }
         if payload.len() > MAX_DATAGRAM {
             return self.fail(now, Close::protocol(Code::DatagramTooLarge, TooLarge(payload.len()).to_string()));
+        }
+        if !matches!(self.phase, Phase::Open) {
+            return; // nobody may read it yet, or any more: datagrams may be lost
         }
         self.stats.bytes_in += payload.len() as u64;
         self.datagram_arrived(&payload);

@@ -32,7 +32,7 @@ pub(crate) async fn open(upgrade: Upgrade) -> Result<WebTransportLink, LinkError
     let session = upgrade.await?;
     let (send, recv) = session.open_bi().await?;
     let datagrams = Arc::new(Datagrams(session.datagram_sender()));
-    Ok(WebTransportLink { session, send, recv, datagrams, unsent: Vec::new() })
+    Ok(WebTransportLink { session, send, recv, datagrams, unsent: Vec::new(), stream_next: true })
 }
 
 /// A WebTransport session that carries a session.
@@ -43,6 +43,8 @@ pub(crate) struct WebTransportLink {
     datagrams: Arc<Datagrams>,
     /// The packet that is being written.
     unsent: Vec<Bytes>,
+    /// The stream is read before datagrams: they take turns, and the stream begins, since nothing counts before its first frame.
+    stream_next: bool,
 }
 
 struct Datagrams(DatagramSender);
@@ -84,15 +86,23 @@ impl Link for WebTransportLink {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
-        if let Poll::Ready(Some(payload)) = self.session.poll_recv_datagram(cx) {
+        if !std::mem::replace(&mut self.stream_next, true)
+            && let Poll::Ready(Some(payload)) = self.session.poll_recv_datagram(cx)
+        {
             return Poll::Ready(Ok(Received::Datagram(payload)));
         }
         // The stream before the end of the session: a CLOSE may stand in it.
         let stream_ended = match self.recv.poll_read_chunk(cx, READ_CHUNK) {
-            Poll::Ready(Ok(Some(bytes))) => return Poll::Ready(Ok(Received::Bytes(bytes))),
+            Poll::Ready(Ok(Some(bytes))) => {
+                self.stream_next = false;
+                return Poll::Ready(Ok(Received::Bytes(bytes)));
+            }
             Poll::Ready(Ok(None) | Err(_)) => true,
             Poll::Pending => false,
         };
+        if let Poll::Ready(Some(payload)) = self.session.poll_recv_datagram(cx) {
+            return Poll::Ready(Ok(Received::Datagram(payload)));
+        }
         if let Poll::Ready(closed) = self.session.poll_closed(cx) {
             return Poll::Ready(Err(closed_by_peer(closed)));
         }
