@@ -43,6 +43,10 @@ pub(crate) type Hashes = Box<dyn Fn() -> Vec<[u8; 32]> + Send + Sync + 'static>;
 /// What a client that met a server on its way out is told to wait: another one has usually taken over by then.
 const RETRY_WHEN_GOING_AWAY: Duration = Duration::from_secs(1);
 
+/// How long POSTs and polls find a session that has ended: those under way when it did are answered as if they had come in time. A
+/// 410 would overtake its CLOSE, and browsers log every 410 as an error. As long as a CLOSE may take.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// Opens sessions. One of them serves all listeners.
 pub(crate) struct Gateway {
     pub(crate) limits: Limits,
@@ -136,6 +140,7 @@ impl Gateway {
         debug_assert_eq!(transport, link.transport());
         let (id, key) = (SessionId(random()), ResumeKey(random()));
         let native = link.native_datagrams();
+        let has_requests = !matches!(attachment, Attachment::None);
         let mut machine = Machine::server(self.machine_config(), id, key);
         machine.link_opened(now(), native.as_ref().map(|native| native.max_len()), None);
         let shared = Arc::new(Shared::new(machine, id, transport, remote, identity, native));
@@ -155,8 +160,15 @@ impl Gateway {
                 end = driver => end,
                 () = ended.cancelled() => shared.cut("the server has stopped"),
             };
-            drop((entered, place));
+            drop(place);
             log_end(&shared, &close, opened);
+            if has_requests {
+                // Nothing waits for this: it ends by itself, or with the server.
+                tokio::spawn(async move {
+                    drop(tokio::time::timeout(LINGER, ended.cancelled()).await);
+                    drop(entered);
+                });
+            }
         });
     }
 

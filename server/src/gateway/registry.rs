@@ -10,7 +10,7 @@ use crate::session::handle::Shared;
 use crate::transport::open::LinkName;
 use crate::transport::poll::Held;
 
-/// The sessions that are there now.
+/// The sessions that are there now, and those of sse and poll that ended not long ago.
 #[derive(Default)]
 pub(crate) struct Registry {
     sessions: Mutex<HashMap<SessionId, Entry>>,
@@ -47,10 +47,11 @@ impl Registry {
         (!matches!(entry.attachment, Attachment::None)).then_some(entry.shared)
     }
 
-    /// Where the polls under this name wait.
-    pub(crate) fn poll(&self, name: &LinkName) -> Option<Arc<Held>> {
-        match self.find(name)?.attachment {
-            Attachment::Polls(held) => Some(held),
+    /// The session whose polls have this name, and where they wait.
+    pub(crate) fn poll(&self, name: &LinkName) -> Option<(Arc<Shared>, Arc<Held>)> {
+        let entry = self.find(name)?;
+        match entry.attachment {
+            Attachment::Polls(held) => Some((entry.shared, held)),
             Attachment::None | Attachment::Posts => None,
         }
     }

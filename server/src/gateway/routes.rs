@@ -9,7 +9,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
 use serde::Serialize;
-use throughline_protocol::{Decoder, Origin, VERSION};
+use throughline_protocol::{Close, Code, Decoder, Origin, VERSION};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Gateway;
@@ -111,8 +111,14 @@ async fn poll(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<R
     let (parts, _) = request.into_parts();
     if parts.headers.contains_key(LinkName::HEADER) {
         let name = named_link(&gateway, &parts)?;
-        let held = gateway.registry.poll(&name).ok_or_else(Rejection::unknown_session)?;
-        return Ok(held.answer(gateway.limits.poll_hold).await);
+        let (shared, held) = gateway.registry.poll(&name).ok_or_else(Rejection::unknown_session)?;
+        let closed = shared.lock().closed().cloned();
+        return match closed {
+            // One GET may have crossed the client's own CLOSE. Who asks on is told that there is no more to come.
+            Some(close) if !is_lost(&close) && held.is_first_after_end() => Ok(poll::answer_closed(close)),
+            Some(_) => Err(Rejection::unknown_session()),
+            None => Ok(held.answer(gateway.limits.poll_hold).await),
+        };
     }
     let admitted = gateway.admit(Transport::Poll, &parts).await?;
     let (link, held) = poll::open();
@@ -127,7 +133,10 @@ async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<S
     let packet = uplink::read_packet(body, gateway.limits.idle_timeout).await?;
 
     let mut machine = shared.lock();
-    if machine.closed().is_some() {
+    if let Some(close) = machine.closed() {
+        if is_lost(close) {
+            return Err(Rejection::unknown_session());
+        }
         // Its CLOSE is on its way to the client, and what arrives after that is ignored. A 410 would overtake it.
         return Ok(StatusCode::NO_CONTENT);
     }
@@ -140,12 +149,15 @@ async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<S
     shared.notify_application(&machine);
     drop(machine);
     shared.wake_driver();
-    match violation.and_then(|close| Some((throughline_protocol::Code::from_number(close.code)?, close.reason))) {
-        Some((code, reason)) if code != throughline_protocol::Code::Normal => {
-            Err(Rejection::new(StatusCode::BAD_REQUEST, code, reason))
-        }
+    match violation.and_then(|close| Some((Code::from_number(close.code)?, close.reason))) {
+        Some((code, reason)) if code != Code::Normal => Err(Rejection::new(StatusCode::BAD_REQUEST, code, reason)),
         _ => Ok(StatusCode::NO_CONTENT),
     }
+}
+
+/// Whether the session ended without a CLOSE.
+fn is_lost(close: &Close) -> bool {
+    close.origin == Origin::Protocol && close.code == Code::LinkLost as u32
 }
 
 fn named_link(gateway: &Gateway, parts: &request::Parts) -> Result<LinkName, Rejection> {

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use throughline_protocol::limits::MAX_PACKET;
-use throughline_protocol::{Close, Packet};
+use throughline_protocol::{Close, Frame, Packet};
 use tokio::sync::oneshot;
 
 use super::Transport;
 use super::link::{Link, LinkEnd, Received};
+
+/// Neither by a browser nor by a proxy, nor changed by one.
+const NEVER_STORED: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
 /// A link, and the place where its GETs wait.
 pub(crate) fn open() -> (PollLink, Arc<Held>) {
@@ -36,10 +40,17 @@ struct State {
     /// A GET has come since the link last looked.
     arrived: bool,
     finished: bool,
+    /// A GET has come since the session ended.
+    was_told: bool,
     link: Option<Waker>,
 }
 
 impl Held {
+    /// Whether no GET was answered with the session's CLOSE yet that came after its end.
+    pub(crate) fn is_first_after_end(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock().was_told, true)
+    }
+
     /// Waits up to `hold` for a packet: 200 with it, or 204. A GET that waits already is answered 204 at once.
     pub(crate) async fn answer(&self, hold: Duration) -> Response {
         let (sender, receiver) = oneshot::channel();
@@ -50,22 +61,29 @@ impl Held {
             state.arrived = true;
             state.link.take().into_iter().for_each(Waker::wake);
         }
-        let mut response = match tokio::time::timeout(hold, receiver).await {
-            Ok(Ok(packet)) => {
-                let mut response = Response::new(Body::from(packet.into_bytes()));
-                let octets = HeaderValue::from_static("application/octet-stream");
-                response.headers_mut().insert(header::CONTENT_TYPE, octets);
-                response
-            }
-            Ok(Err(_)) | Err(_) => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                response
-            }
-        };
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
-        response
+        match tokio::time::timeout(hold, receiver).await {
+            Ok(Ok(packet)) => answer(StatusCode::OK, packet.into_bytes()),
+            Ok(Err(_)) | Err(_) => answer(StatusCode::NO_CONTENT, Bytes::new()),
+        }
     }
+}
+
+/// For a GET that comes when the session has ended.
+pub(crate) fn answer_closed(close: Close) -> Response {
+    let mut packet = BytesMut::new();
+    Frame::Close(close).encode(&mut packet);
+    answer(StatusCode::OK, packet.freeze())
+}
+
+fn answer(status: StatusCode, packet: Bytes) -> Response {
+    let mut response = Response::new(Body::from(packet));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, NEVER_STORED);
+    if status == StatusCode::OK {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
+    response
 }
 
 impl Link for PollLink {

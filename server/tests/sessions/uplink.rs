@@ -1,6 +1,6 @@
 //! The requests that sse and poll are made of, asked for by hand (SPEC sections 7.4 and 7.5).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -102,14 +102,27 @@ async fn a_session_takes_only_the_requests_of_its_own_transport() {
 }
 
 #[tokio::test]
-async fn a_session_that_has_ended_is_answered_410() {
+async fn a_post_that_crosses_close_is_ignored_and_a_later_one_answered_410() {
     let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(echo)).await;
+    let mut ended = Vec::new();
     for transport in UPLINKS {
         let client = Client::connect(place, transport).await;
-        client.close(0, "");
+        client.close(7, "enough");
         client.closed().await;
         client.end().await;
         let names = link_headers(&client.welcome);
+        // What crosses the end is no mistake.
+        let posted = ask("POST", &place.url("/send"), names.clone(), ping()).await;
+        assert_eq!(posted.status, StatusCode::NO_CONTENT, "{transport}");
+        gone("GET", place, "/poll", names.clone()).await;
+        ended.push(names);
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    for names in ended {
+        while ask("POST", &place.url("/send"), names.clone(), ping()).await.status != StatusCode::GONE {
+            assert!(Instant::now() < deadline, "it is still there");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         gone("POST", place, "/send", names.clone()).await;
         gone("GET", place, "/poll", names).await;
     }
