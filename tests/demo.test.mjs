@@ -70,6 +70,8 @@ for (const name of BROWSERS) {
       assert.doesNotMatch(shown, /NaN|undefined|Infinity/);
       await page.screenshot({ path: join(outputFolder, `demo-${name}.png`) });
       await page.setViewport({ width: 390, height: 844 });
+      await page.reload();
+      await until(page, () => window.demo?.stats().states > 30);
       await page.screenshot({ path: join(outputFolder, `demo-${name}-phone.png`) });
       assert.deepEqual(page.complaints, []);
       await page.close();

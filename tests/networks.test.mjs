@@ -126,8 +126,10 @@ describe('networks', () => {
     });
 
     test('every packet dropped: a clear error within the deadlines, and what was tried', async (t) => {
-      const failed = await inPage('chromium', server.tcp, async (page) => {
-        await drop(UDP, `tcp dport ${server.tcpPort}`);
+      const other = await startTestbed(); // not the one that the idle sessions are on
+      t.after(() => other.stop());
+      const failed = await inPage('chromium', other.tcp, async (page) => {
+        await drop(UDP, `tcp dport ${other.tcpPort}`);
         return page.evaluate(() => kit.failToConnect());
       });
       tell(t, failed);
