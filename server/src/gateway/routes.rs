@@ -1,6 +1,7 @@
 //! The routes below the base: one for each transport, the uplink, and what a client may want to know first.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
@@ -134,7 +135,7 @@ async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<S
 
     let mut machine = shared.lock();
     if let Some(close) = machine.closed() {
-        if is_lost(close) {
+        if is_lost(close) || shared.left.load(Ordering::Relaxed) {
             return Err(Rejection::unknown_session());
         }
         // Its CLOSE is on its way to the client, and what arrives after that is ignored. A 410 would overtake it.
@@ -144,6 +145,7 @@ async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<S
     let mut decoder = Decoder::new();
     feed(&mut machine, &mut decoder, now(), packet);
     finish_packet(&mut machine, &decoder, now());
+    shared.left.store(machine.closed().is_some() && !was_closing, Ordering::Relaxed);
     let violation =
         machine.closing().filter(|_| !was_closing).filter(|close| close.origin == Origin::Protocol).cloned();
     shared.notify_application(&machine);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -227,6 +228,8 @@ pub(crate) struct Shared {
     pub(crate) remote: Option<IpAddr>,
     pub(crate) identity: Identity,
     pub(crate) opened: Instant,
+    /// The client has said CLOSE by POST: no request of its own can cross the end any more.
+    pub(crate) left: AtomicBool,
     native: Option<Arc<dyn NativeDatagrams>>,
     machine: Mutex<Machine>,
     /// Wakes the driver: there is something to send.
@@ -252,6 +255,7 @@ impl Shared {
             remote,
             identity,
             opened: Instant::now(),
+            left: AtomicBool::new(false),
             native,
             machine: Mutex::new(machine),
             driver: AtomicWaker::new(),

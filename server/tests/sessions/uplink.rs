@@ -103,18 +103,23 @@ async fn a_session_takes_only_the_requests_of_its_own_transport() {
 
 #[tokio::test]
 async fn a_post_that_crosses_close_is_ignored_and_a_later_one_answered_410() {
-    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(echo)).await;
+    // The first message ends the session.
+    let close = |session: throughline::Session| async move {
+        session.recv().await;
+        session.close(7, "enough");
+        session.closed().await;
+    };
+    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(close)).await;
     let mut ended = Vec::new();
     for transport in UPLINKS {
         let client = Client::connect(place, transport).await;
-        client.close(7, "enough");
+        client.send("enough?").await.expect("it is open");
         client.closed().await;
         client.end().await;
         let names = link_headers(&client.welcome);
         // What crosses the end is no mistake.
         let posted = ask("POST", &place.url("/send"), names.clone(), ping()).await;
         assert_eq!(posted.status, StatusCode::NO_CONTENT, "{transport}");
-        gone("GET", place, "/poll", names.clone()).await;
         ended.push(names);
     }
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -125,6 +130,18 @@ async fn a_post_that_crosses_close_is_ignored_and_a_later_one_answered_410() {
         }
         gone("POST", place, "/send", names.clone()).await;
         gone("GET", place, "/poll", names).await;
+    }
+}
+
+#[tokio::test]
+async fn after_its_own_close_a_client_is_answered_410_at_once() {
+    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(echo)).await;
+    for transport in UPLINKS {
+        let client = Client::connect(place, transport).await;
+        client.close(7, "enough");
+        client.closed().await;
+        client.end().await;
+        gone("POST", place, "/send", link_headers(&client.welcome)).await;
     }
 }
 
