@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { BROWSERS, launch } from './support/browser.mjs';
+import { figure } from './support/figure.mjs';
 import { startTestbed } from './support/server.mjs';
 
 const TRANSPORTS = ['webtransport', 'websocket', 'sse', 'poll'];
@@ -45,7 +46,7 @@ for (const name of BROWSERS) {
           await page.close();
         });
 
-        test('30 states per second', async (t) => {
+        figure('30 states per second', async (t) => {
           const { rate, seconds } = STATES[transport];
           const seen = await page.evaluate(
             async (transport, seconds) => {
@@ -172,6 +173,24 @@ for (const name of BROWSERS) {
             [4_294_967_295, true, false, 'bis später'],
           );
           assert.equal((await server.sessionClosed(theirs.id)).code, 4_294_967_295);
+        });
+
+        test('a close overtakes nothing, and nothing overtakes it', async () => {
+          const ends = await page.evaluate(async (transport) => {
+            const ends = [];
+            for (let i = 0; i < 20; i++) {
+              const { session, messages } = await kit.open(transport);
+              session.send(`last words ${i}`);
+              session.send(`!close ${i} done`);
+              const { code, application } = await kit.within(5_000, session.closed, `closed, the ${i}th time`);
+              ends.push(`${await messages.next(100)}: ${code} ${application}`);
+            }
+            return ends;
+          }, transport);
+          assert.deepEqual(
+            ends,
+            ends.map((_, i) => `last words ${i}: ${i} true`),
+          );
         });
 
         // Timed at 1.5 KB each. Firefox goes through the same code of ours, at a tenth of the count.

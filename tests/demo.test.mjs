@@ -5,6 +5,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { outputFolder } from './support/binaries.mjs';
+import { figure } from './support/figure.mjs';
 import { BROWSERS, launch } from './support/browser.mjs';
 import { startDemo } from './support/server.mjs';
 
@@ -54,7 +55,7 @@ for (const name of BROWSERS) {
       }, seconds);
     }
 
-    test('the page plays at once, over WebTransport, and looks like something', async (t) => {
+    figure('the page plays at once, over WebTransport, and looks like something', async (t) => {
       const page = await play('?name=Ada');
       await page.setViewport({ width: 1_280, height: 800 });
       const seen = await watch(page, 10);
@@ -78,7 +79,7 @@ for (const name of BROWSERS) {
     });
 
     for (const transport of TRANSPORTS.slice(1)) {
-      test(`over ${transport}`, async (t) => {
+      figure(`over ${transport}`, async (t) => {
         const page = await play(`?transports=${transport}`);
         const seen = await watch(page, 4);
         t.diagnostic(JSON.stringify(seen));

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { BROWSERS, launch } from './support/browser.mjs';
+import { figure } from './support/figure.mjs';
 import { assertIsolated, drop, heal } from './support/network.mjs';
 import { LOCATIONS, startNginx } from './support/nginx.mjs';
 import { startProxy } from './support/proxy.mjs';
@@ -51,14 +52,14 @@ describe('networks', () => {
 
   for (const name of BROWSERS) {
     describe(name, () => {
-      test('nothing broken: WebTransport, at once', async (t) => {
+      figure('nothing broken: WebTransport, at once', async (t) => {
         const seen = await firstState(name, server.tcp);
         tell(t, seen);
         assert.equal(seen.transport, 'webtransport');
         assert.ok(seen.ms < 600, `${seen.ms} ms`);
       });
 
-      test('UDP dropped: WebSocket within 600 ms, while WebTransport is still being tried', async (t) => {
+      figure('UDP dropped: WebSocket within 600 ms, while WebTransport is still being tried', async (t) => {
         await drop(UDP);
         const seen = await firstState(name, server.tcp);
         tell(t, seen);
@@ -69,7 +70,7 @@ describe('networks', () => {
         assert.match(seen.explained.summary, /websocket.*webtransport/i);
       });
 
-      test('UDP dropped and WebSocket upgrades refused: SSE', async (t) => {
+      figure('UDP dropped and WebSocket upgrades refused: SSE', async (t) => {
         await drop(UDP);
         const proxy = await startProxy(server.tcp, { websocket: 'refuse' });
         t.after(proxy.stop);
@@ -80,7 +81,7 @@ describe('networks', () => {
         assert.equal(attempt(seen.explained, 'websocket').outcome, 'failed');
       });
 
-      test('everything but polling broken: the first state within 3 s', async (t) => {
+      figure('everything but polling broken: the first state within 3 s', async (t) => {
         await drop(UDP);
         const proxy = await startProxy(server.tcp, { websocket: 'swallow', sse: 'buffer' });
         t.after(proxy.stop);
@@ -105,7 +106,7 @@ describe('networks', () => {
   }
 
   describe('more of them, in chromium', () => {
-    test('a proxy that takes the upgrade and swallows frames: SSE', async (t) => {
+    figure('a proxy that takes the upgrade and swallows frames: SSE', async (t) => {
       await drop(UDP);
       const proxy = await startProxy(server.tcp, { websocket: 'swallow' });
       t.after(proxy.stop);
@@ -115,7 +116,7 @@ describe('networks', () => {
       assert.ok(seen.ms < 2_500, `${seen.ms} ms`);
     });
 
-    test('WebSocket refused, SSE refused: polling', async (t) => {
+    figure('WebSocket refused, SSE refused: polling', async (t) => {
       await drop(UDP);
       const proxy = await startProxy(server.tcp, { websocket: 'refuse', sse: 'refuse' });
       t.after(proxy.stop);
@@ -137,7 +138,7 @@ describe('networks', () => {
       assert.ok(failed.ms < 15_000, `${failed.ms} ms`);
     });
 
-    test('nginx as it comes: no upgrades, and SSE is not held back', async (t) => {
+    figure('nginx as it comes: no upgrades, and SSE is not held back', async (t) => {
       await drop(UDP);
       const nginx = await startNginx(server.tcp, LOCATIONS.defaults);
       t.after(nginx.stop);
@@ -147,7 +148,7 @@ describe('networks', () => {
       assert.ok(seen.ms < 1_500, `${seen.ms} ms`);
     });
 
-    test('nginx that holds event streams back: polling', async (t) => {
+    figure('nginx that holds event streams back: polling', async (t) => {
       await drop(UDP);
       const nginx = await startNginx(server.tcp, LOCATIONS.buffering);
       t.after(nginx.stop);
@@ -157,7 +158,7 @@ describe('networks', () => {
       assert.ok(seen.ms <= 3_000, `${seen.ms} ms`);
     });
 
-    test('nginx that lets upgrades through: messages and 30 states per second over all three TCP transports', async (t) => {
+    figure('nginx that lets upgrades through: messages and 30 states per second over all three TCP transports', async (t) => {
       const nginx = await startNginx(server.tcp, LOCATIONS.websocket);
       t.after(nginx.stop);
       const seen = await inPage('chromium', nginx.origin, async (page) => {
