@@ -1,5 +1,6 @@
 //! Opening requests: the same fields in three carriers, read by one piece of code (SPEC section 7).
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub(crate) const SUBPROTOCOL: &str = "throughline.v1";
 pub(crate) const MAX_RECEIVED: usize = 256;
 
 /// A request to open a link: what [`authenticate`](crate::Builder::authenticate) decides on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Open {
     /// The kind of link.
@@ -123,6 +124,20 @@ impl IntoResponse for Rejection {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+impl fmt::Debug for Open {
+    /// Without what is secret, or may be: an opening is logged sooner or later.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Open")
+            .field("transport", &self.transport)
+            .field("token", &self.token.as_ref().map(|_| "…"))
+            .field("resume", &self.resume)
+            .field("origin", &self.origin)
+            .field("remote_addr", &self.remote_addr)
+            .field("path", &self.uri.path())
+            .finish_non_exhaustive()
     }
 }
 
@@ -404,6 +419,14 @@ mod tests {
             assert!(open(Transport::WebSocket, "/", &[("sec-websocket-protocol", offers)]).is_ok(), "{offers}");
         }
         assert!(open(Transport::WebSocket, "/", &[("sec-websocket-protocol", "throughline.v2")]).is_err());
+    }
+
+    #[test]
+    fn an_opening_is_printed_without_its_secrets() {
+        let query = format!("/rt/webtransport?v=1&session={ID}&key={ID}&token=hush");
+        let printed = format!("{:?}", open(Transport::WebTransport, &query, &[("authorization", "Bearer hush")]));
+        assert!(printed.contains("/rt/webtransport") && printed.contains(ID), "{printed}");
+        assert!(!printed.contains("hush") && printed.matches(ID).count() == 1, "{printed}");
     }
 
     #[test]
