@@ -1,10 +1,13 @@
 //! WebTransport: frames on one bidirectional stream that the server opens, datagrams as QUIC's own (SPEC section 7.1).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use throughline_protocol::{Close, Code, Packet};
+use tokio::time::{Sleep, sleep};
 
 use super::Transport;
 use super::link::{Link, LinkEnd, NativeDatagrams, Received, carrier_code};
@@ -17,6 +20,12 @@ const READ_CHUNK: usize = 64 * 1_024;
 
 /// Longest packet handed to the link stream at once, in bytes: what QUIC takes without waiting on a usual path.
 const MAX_STREAM_PACKET: usize = 64 * 1_024;
+
+/// How long a client has to read the link stream to its CLOSE, before the session is closed around it: a slow path's round trip.
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Chunks dropped in one go while CLOSE is being read, before others get their turn.
+const DROP_BUDGET: usize = 64;
 
 /// Why a WebTransport session did not become a link.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +41,7 @@ pub(crate) async fn open(upgrade: Upgrade) -> Result<WebTransportLink, LinkError
     let session = upgrade.await?;
     let (send, recv) = session.open_bi().await?;
     let datagrams = Arc::new(Datagrams(session.datagram_sender()));
-    Ok(WebTransportLink { session, send, recv, datagrams, unsent: Vec::new(), stream_next: true })
+    Ok(WebTransportLink { session, send, recv, datagrams, unsent: Vec::new(), stream_next: true, reading: None })
 }
 
 /// A WebTransport session that carries a session.
@@ -45,6 +54,8 @@ pub(crate) struct WebTransportLink {
     unsent: Vec<Bytes>,
     /// The stream is read before datagrams: they take turns, and the stream begins, since nothing counts before its first frame.
     stream_next: bool,
+    /// Runs from the moment in which everything is written, CLOSE at the end.
+    reading: Option<Pin<Box<Sleep>>>,
 }
 
 struct Datagrams(DatagramSender);
@@ -69,6 +80,24 @@ impl WebTransportLink {
             self.unsent.drain(..written.chunks);
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl WebTransportLink {
+    /// Whether the client has read CLOSE: it ends its side of the link stream then, or the session. Or it had its time.
+    fn poll_was_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.reading.as_mut().is_none_or(|reading| reading.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(());
+        }
+        for _ in 0..DROP_BUDGET {
+            match self.recv.poll_read_chunk(cx, READ_CHUNK) {
+                Poll::Ready(Ok(Some(_))) => {} // after CLOSE nothing is of interest
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return self.session.poll_closed(cx).map(drop),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -130,12 +159,15 @@ impl Link for WebTransportLink {
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, close: &Close) -> Poll<()> {
-        // The frames before the capsule; what cannot be written any more does not matter.
-        if let Poll::Ready(Ok(())) | Poll::Ready(Err(_)) = self.poll_write(cx) {
+        if self.reading.is_none() {
+            // What cannot be written any more does not matter.
+            let _written = ready!(self.poll_write(cx));
             self.send.finish();
-            return self.session.poll_close(cx, carrier_code(close), &close.reason);
+            self.reading = Some(Box::pin(sleep(READ_TIMEOUT)));
         }
-        Poll::Pending
+        // Browsers throw away what a page has not read when the capsule arrives: the last messages, and CLOSE.
+        ready!(self.poll_was_read(cx));
+        self.session.poll_close(cx, carrier_code(close), &close.reason)
     }
 }
 
