@@ -46,7 +46,7 @@ export async function launch(name) {
       page.complaints = [];
       page.on('console', (message) => {
         if (message.type() === 'error') {
-          page.complaints.push(`console: ${message.text()}`);
+          page.complaints.push(`console: ${message.text()} (${message.location()?.url ?? 'no address'})`);
         }
       });
       page.on('pageerror', (error) => page.complaints.push(`page: ${error.stack ?? error}`));
