@@ -16,6 +16,8 @@ export abstract class HttpLink implements Link {
   readonly #abort = new AbortController();
   #headers: Record<string, string>;
   #uplink: Uplink | null = null;
+  /** CLOSE was sent or received: who asks on then is answered 410. */
+  #closing = false;
 
   constructor(env: Environment, opening: Opening, handlers: LinkHandlers) {
     this.env = env;
@@ -37,6 +39,7 @@ export abstract class HttpLink implements Link {
   }
 
   async close(): Promise<void> {
+    this.#closing = true;
     await this.#uplink?.flushed();
     this.abort();
   }
@@ -88,7 +91,7 @@ export abstract class HttpLink implements Link {
   }
 
   async #run(): Promise<void> {
-    while (!this.over) {
+    while (!this.over && !this.#closing) {
       try {
         const loss = await this.ask();
         if (loss !== null) {

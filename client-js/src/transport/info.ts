@@ -37,7 +37,7 @@ export async function locate(
 
 async function ask(env: Environment, url: string): Promise<Info> {
   const abort = new AbortController();
-  const cancel = env.timer(INFO_MS, () => abort.abort());
+  const cancel = env.timer(INFO_MS, () => abort.abort(Error('no answer')));
   try {
     const known = env.page.get(url);
     const answer =
