@@ -128,7 +128,7 @@ codes! {
     OpenTimeout = 15, "OPEN_TIMEOUT", retry true;
     /// Nothing was heard for the idle time.
     IdleTimeout = 16, "IDLE_TIMEOUT", retry true;
-    /// A link ended without CLOSE. Never on the wire.
+    /// The session was without a link for longer than its window. Never on the wire.
     LinkLost = 17, "LINK_LOST", retry true;
     /// The server is going away.
     ShuttingDown = 18, "SHUTTING_DOWN", retry true;
@@ -136,6 +136,10 @@ codes! {
     BadRequest = 19, "BAD_REQUEST", retry false;
     /// No transport worked. Never on the wire.
     Unreachable = 20, "UNREACHABLE", retry true;
+    /// Another link carries the session. Never in a CLOSE: what a carrier is closed with.
+    LinkReplaced = 21, "LINK_REPLACED", retry false;
+    /// A stream beyond the number that may be opened.
+    StreamLimit = 22, "STREAM_LIMIT", retry false;
 }
 
 #[cfg(test)]

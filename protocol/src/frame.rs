@@ -23,6 +23,18 @@ pub mod kind {
     pub const PING: u64 = 0x06;
     /// PONG.
     pub const PONG: u64 = 0x07;
+    /// END.
+    pub const END: u64 = 0x08;
+    /// RESET.
+    pub const RESET: u64 = 0x09;
+    /// STOP.
+    pub const STOP: u64 = 0x0a;
+    /// STREAMS.
+    pub const STREAMS: u64 = 0x0b;
+    /// TAKEN.
+    pub const TAKEN: u64 = 0x0c;
+    /// GOAWAY.
+    pub const GOAWAY: u64 = 0x0d;
 }
 
 /// One frame.
@@ -64,7 +76,46 @@ pub enum Frame {
         /// The answerer's clock, in microseconds since the Unix epoch.
         time_us: u64,
     },
+    /// The sender's half of a stream is complete.
+    End {
+        /// The stream's id.
+        stream: u64,
+        /// Its length, in bytes.
+        size: u64,
+    },
+    /// The sender gives its half of a stream up.
+    Reset {
+        /// The stream's id.
+        stream: u64,
+        /// The application's code.
+        code: u32,
+    },
+    /// The receiver of a stream reads no more.
+    Stop {
+        /// The stream's id.
+        stream: u64,
+        /// The application's code.
+        code: u32,
+    },
+    /// How many streams the receiver of this frame may open in all.
+    Streams {
+        /// Counted from the session's beginning.
+        limit: u64,
+    },
+    /// How many DATAGRAM frames of this link were taken.
+    Taken {
+        /// Counted from the link's beginning.
+        count: u64,
+    },
+    /// From a server: it is going away. From a client: it is ready for that.
+    GoAway {
+        /// When the client should leave, in milliseconds from now.
+        delay_ms: u64,
+    },
 }
+
+/// `received` of an ACK that says: all of this stream has arrived, or nothing more of it is wanted.
+pub const DONE: u64 = varint::MAX;
 
 /// The content of WELCOME (SPEC section 3.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +142,10 @@ pub struct Welcome {
     pub received: u64,
     /// The client may send bytes of stream 0 below this offset.
     pub limit: u64,
+    /// Streams that the client may open in all.
+    pub streams: u64,
+    /// Milliseconds that the server keeps a session without a link; 0: not at all.
+    pub window_ms: u64,
 }
 
 /// A frame that cannot be read.
@@ -139,21 +194,20 @@ impl Frame {
                 encode_stream_header(*stream, *offset, data.len(), out);
                 out.put_slice(data);
             }
-            Self::Ack { stream, received, limit } => with_length(out, kind::ACK, |out| {
-                varint::encode(*stream, out);
-                varint::encode(*received, out);
-                varint::encode(*limit, out);
-            }),
+            Self::Ack { stream, received, limit } => numbers(out, kind::ACK, [*stream, *received, *limit]),
             Self::Datagram(data) => {
                 varint::encode(kind::DATAGRAM, out);
                 varint::encode(data.len() as u64, out);
                 out.put_slice(data);
             }
-            Self::Ping { id } => with_length(out, kind::PING, |out| varint::encode(*id, out)),
-            Self::Pong { id, time_us } => with_length(out, kind::PONG, |out| {
-                varint::encode(*id, out);
-                varint::encode(*time_us, out);
-            }),
+            Self::Ping { id } => numbers(out, kind::PING, [*id]),
+            Self::Pong { id, time_us } => numbers(out, kind::PONG, [*id, *time_us]),
+            Self::End { stream, size } => numbers(out, kind::END, [*stream, *size]),
+            Self::Reset { stream, code } => numbers(out, kind::RESET, [*stream, u64::from(*code)]),
+            Self::Stop { stream, code } => numbers(out, kind::STOP, [*stream, u64::from(*code)]),
+            Self::Streams { limit } => numbers(out, kind::STREAMS, [*limit]),
+            Self::Taken { count } => numbers(out, kind::TAKEN, [*count]),
+            Self::GoAway { delay_ms } => numbers(out, kind::GOAWAY, [*delay_ms]),
         }
     }
 
@@ -178,14 +232,32 @@ impl Frame {
             }
             kind::DATAGRAM if payload.len() > MAX_DATAGRAM => return Err(FrameError::DatagramTooLarge(payload.len())),
             kind::DATAGRAM => return Ok(Self::Datagram(payload)),
-            kind::ACK => three(&mut payload)
+            kind::ACK => take(&mut payload)
                 .map(|[stream, received, limit]| Self::Ack { stream, received, limit })
                 .ok_or(FrameError::Malformed("ACK")),
-            kind::PING => varint::take(&mut payload).map(|id| Self::Ping { id }).ok_or(FrameError::Malformed("PING")),
+            kind::PING => take(&mut payload).map(|[id]| Self::Ping { id }).ok_or(FrameError::Malformed("PING")),
             kind::PONG => {
-                (|| Some(Self::Pong { id: varint::take(&mut payload)?, time_us: varint::take(&mut payload)? }))()
-                    .ok_or(FrameError::Malformed("PONG"))
+                take(&mut payload).map(|[id, time_us]| Self::Pong { id, time_us }).ok_or(FrameError::Malformed("PONG"))
             }
+            kind::END => {
+                take(&mut payload).map(|[stream, size]| Self::End { stream, size }).ok_or(FrameError::Malformed("END"))
+            }
+            kind::RESET => take_code(&mut payload)
+                .map(|(stream, code)| Self::Reset { stream, code })
+                .ok_or(FrameError::Malformed("RESET")),
+            kind::STOP => take_code(&mut payload)
+                .map(|(stream, code)| Self::Stop { stream, code })
+                .ok_or(FrameError::Malformed("STOP")),
+            kind::STREAMS => {
+                take(&mut payload).map(|[limit]| Self::Streams { limit }).ok_or(FrameError::Malformed("STREAMS"))
+            }
+            kind::TAKEN => {
+                take(&mut payload).map(|[count]| Self::Taken { count }).ok_or(FrameError::Malformed("TAKEN"))
+            }
+            kind::GOAWAY => take(&mut payload)
+                .filter(|[delay_ms]| *delay_ms <= u64::from(u32::MAX))
+                .map(|[delay_ms]| Self::GoAway { delay_ms })
+                .ok_or(FrameError::Malformed("GOAWAY")),
             unknown => return Err(FrameError::Unknown(unknown)),
         }?;
         if payload.has_remaining() {
@@ -224,6 +296,8 @@ impl Welcome {
             self.max_message,
             self.received,
             self.limit,
+            self.streams,
+            self.window_ms,
         ] {
             varint::encode(number, out);
         }
@@ -246,6 +320,8 @@ impl Welcome {
             max_message: next()?,
             received: next()?,
             limit: next()?,
+            streams: next()?,
+            window_ms: next()?,
         };
         (welcome.heartbeat_ms > 0 && welcome.idle_ms > 0).then_some(welcome)
     }
@@ -273,8 +349,21 @@ fn decode_close(mut payload: Bytes) -> Option<Close> {
     Some(Close { code, origin, reason })
 }
 
-fn three(payload: &mut Bytes) -> Option<[u64; 3]> {
-    Some([varint::take(payload)?, varint::take(payload)?, varint::take(payload)?])
+fn numbers<const N: usize>(out: &mut BytesMut, kind: u64, numbers: [u64; N]) {
+    with_length(out, kind, |out| numbers.iter().for_each(|number| varint::encode(*number, out)));
+}
+
+fn take<const N: usize>(payload: &mut Bytes) -> Option<[u64; N]> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = varint::take(payload)?;
+    }
+    Some(numbers)
+}
+
+fn take_code(payload: &mut Bytes) -> Option<(u64, u32)> {
+    let [stream, code] = take(payload)?;
+    Some((stream, u32::try_from(code).ok()?))
 }
 
 fn sixteen(payload: &mut Bytes) -> Option<[u8; 16]> {

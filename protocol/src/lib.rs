@@ -25,7 +25,10 @@ pub use codec::Decoder;
 pub use datagram::{Datagram, TooLarge};
 pub use frame::{Frame, FrameError, Welcome};
 pub use id::{ResumeKey, SessionId};
-pub use machine::{Config, Event, Machine, Micros, Role, SendDatagramError, Stats, TrySendError};
+pub use machine::{
+    Candidate, Config, Event, LinkTraits, Machine, Micros, OpenStreamError, Refused, Role, SendDatagramError, Stats,
+    StreamError, StreamRead, TrySendError,
+};
 pub use message::Message;
 pub use packet::Packet;
 

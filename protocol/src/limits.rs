@@ -35,6 +35,21 @@ pub const MAX_OUTGOING_DATAGRAMS: usize = 64;
 /// Most received datagrams that wait for the application; the oldest go first. Eight seconds at 30 per second.
 pub const MAX_INCOMING_DATAGRAMS: usize = 256;
 
+/// Credit on each half of a stream above 0 before its receiver's first ACK, in bytes.
+pub const INITIAL_STREAM_CREDIT: u64 = 16_384;
+
+/// Streams that a server may open before the client's first STREAMS.
+pub const INITIAL_CLIENT_STREAMS: u64 = 100;
+
+/// Links of one session that wait to be chosen by its client: one of each kind of transport. A further one takes the place of the oldest.
+pub const MAX_CANDIDATES: usize = 4;
+
+/// Most DATAGRAM frames that may be on their way without TAKEN, whatever rate and path: a second at 250 per second.
+pub const MAX_DATAGRAMS_UNDER_WAY: u64 = 256;
+
+/// DATAGRAM frames that may be on their way without TAKEN on a path without length.
+pub const MIN_DATAGRAMS_UNDER_WAY: u64 = 2;
+
 /// Longest time that an ACK may wait for company, in microseconds.
 pub const ACK_DELAY_US: u64 = 50_000;
 

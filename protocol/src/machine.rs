@@ -1,36 +1,48 @@
 //! One session, without IO: frames and the time go in, packets and events come out.
 //!
 //! The owner of a machine
-//! 1. tells it of its link ([`Machine::link_opened`], [`Machine::link_lost`]) and of what arrives
+//! 1. tells it of its link ([`Machine::link_opened`], [`Machine::link_lost`]) and of what arrives on it
 //!    ([`Machine::handle_frame`], [`Machine::handle_datagram`], [`Machine::handle_violation`]);
 //! 2. calls [`Machine::handle_timeout`] when the time of [`Machine::poll_timeout`] has come;
 //! 3. after each of these asks for [`Machine::poll_transmit`] and [`Machine::poll_datagram`] while the link takes more, and
 //!    for [`Machine::poll_event`] while the application does.
 //!
+//! A session outlives its links. A server's owner lets its client open further ones with [`Machine::offer`], and [`Machine::adopt`]s the one that the client chooses. A client's owner opens them,
+//! waits for WELCOME, and says [`Machine::link_opened`] of the one that it chooses. What arrives on other links is not the machine's, but for what
+//! [`Machine::handle_late_frame`] takes.
+//!
 //! A machine is one session for life. When a server answers a further link with a WELCOME that resumes nothing, the session is
 //! gone: the machine ends with `UNKNOWN_SESSION`, so that the application is told, and its owner may start another.
 
 mod config;
+mod credit;
 mod heartbeat;
 mod inbox;
+mod leaving;
+mod links;
+mod receive;
 mod send;
+mod streams;
 mod transmit;
 
 use bytes::Bytes;
 
-use crate::VERSION;
 use crate::close::{Close, Code};
-use crate::datagram::{Slots, TooLarge};
-use crate::frame::{Frame, Welcome};
+use crate::datagram::Slots;
 use crate::id::{ResumeKey, SessionId};
-use crate::limits::{ACK_DELAY_US, INITIAL_CLIENT_CREDIT, MAX_DATAGRAM};
+use crate::limits::INITIAL_CLIENT_CREDIT;
 use crate::message::{Assembler, Message};
 use crate::stream::{Receiver, Sender};
+use credit::Credit;
 use heartbeat::Heartbeat;
 use inbox::{Arrived, Inbox};
+use leaving::Leaving;
+use streams::Streams;
 
 pub use config::Config;
+pub use links::{Candidate, LinkTraits, Refused};
 pub use send::{SendDatagramError, TrySendError};
+pub use streams::{OpenStreamError, StreamError, StreamRead};
 
 /// A time in microseconds since the Unix epoch, from a clock that never goes back.
 pub type Micros = u64;
@@ -40,6 +52,9 @@ const MESSAGE_STREAM: u64 = 0;
 
 /// How long a CLOSE may wait for the stream bytes before it, and again for a link that takes it, in microseconds.
 const CLOSE_PATIENCE_US: Micros = 3_000_000;
+
+/// How long a server keeps a session without a link whose client has never been heard: its first frame may be lost with the link.
+const UNHEARD_PATIENCE_US: Micros = 3_000_000;
 
 /// Which side a machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +74,8 @@ pub enum Event {
     Message(Message),
     /// A datagram.
     Datagram(Bytes),
+    /// The peer has opened this stream.
+    Stream(u64),
     /// The session has ended. Nothing comes after it.
     Closed(Close),
 }
@@ -88,8 +105,14 @@ pub struct Stats {
 
 #[derive(Debug)]
 enum Phase {
-    /// There is no link.
-    Detached,
+    /// There is no link, and until then there may be another.
+    Detached {
+        until: Micros,
+        /// Why the last one ended.
+        reason: String,
+        /// The owner has closed the session: the next link is told.
+        ending: Option<Close>,
+    },
     /// A link is there; the other side's first frame is not.
     Opening {
         deadline: Micros,
@@ -99,6 +122,8 @@ enum Phase {
     Closing {
         close: Close,
         flush: bool,
+        /// Not because of a mistake: what was sent before is worth another link.
+        by_owner: bool,
         deadline: Micros,
     },
     Closed(Close),
@@ -111,8 +136,9 @@ pub struct Machine {
     config: Config,
     identity: Option<(SessionId, ResumeKey)>,
     phase: Phase,
-    /// The number of the current link, from 1.
+    /// The number of the current link, from 1, and how many there were.
     link: u64,
+    links: u64,
     resumed: bool,
     welcome_due: bool,
     opened: bool,
@@ -126,7 +152,10 @@ pub struct Machine {
     receiver: Receiver,
     assembler: Assembler,
     outgoing: Slots,
+    credit: Credit,
     inbox: Inbox,
+    streams: Streams,
+    leaving: Leaving,
 
     heard: Micros,
     ack_at: Option<Micros>,
@@ -153,8 +182,9 @@ impl Machine {
         Self {
             role,
             identity,
-            phase: Phase::Detached,
+            phase: Phase::Detached { until: crate::varint::MAX, reason: String::new(), ending: None },
             link: 0,
+            links: 0,
             resumed: false,
             welcome_due: false,
             opened: false,
@@ -165,7 +195,10 @@ impl Machine {
             receiver: Receiver::new(config.receive_window_bytes, initial_limit),
             assembler: Assembler::new(config.max_message_bytes),
             outgoing: Slots::default(),
+            credit: Credit::default(),
             inbox: Inbox::default(),
+            streams: Streams::new(role, &config),
+            leaving: Leaving::default(),
             heard: 0,
             ack_at: None,
             ack_due: false,
@@ -175,199 +208,24 @@ impl Machine {
         }
     }
 
-    // ---- the link ----
-
-    /// A link carries the session from now on. `native_datagrams` is the longest payload of its own datagrams, if it has them. On a
-    /// server, `resume_from` is what the client says it has received of the message stream, when it resumes.
-    pub fn link_opened(&mut self, now: Micros, native_datagrams: Option<usize>, resume_from: Option<u64>) {
-        if matches!(self.phase, Phase::Closing { .. } | Phase::Closed(_)) {
-            return;
-        }
-        self.link += 1;
-        self.native_datagrams = native_datagrams;
-        self.heard = now;
-        self.heartbeat.link_changed();
-        self.ack_at = None;
-        self.ack_due = false;
-        self.phase = Phase::Opening { deadline: now + self.config.open_timeout_ms * 1_000 };
-        if self.role == Role::Server {
-            self.welcome_due = true;
-            self.resumed = resume_from.is_some();
-            if let Some(Err(close)) = resume_from.map(|received| self.sender.rewind(received)) {
-                self.fail(now, close);
-            }
-        }
-    }
-
-    /// The link ended without CLOSE, and the session with it: `LINK_LOST`, unless it was closing already.
-    pub fn link_lost(&mut self, reason: &str) {
-        self.end(Close::protocol(Code::LinkLost, reason));
-    }
-
-    /// The carrier was closed deliberately, with a code of the application's (SPEC section 8).
-    pub fn link_closed(&mut self, code: u32, reason: &str) {
-        self.end(Close::application(code, reason));
-    }
-
-    /// Something of the peer arrived that is no frame: it is alive.
-    pub fn heard_from(&mut self, now: Micros) {
-        self.heard = self.heard.max(now);
-    }
-
-    // ---- what arrives ----
-
-    /// A frame arrived.
-    pub fn handle_frame(&mut self, now: Micros, frame: Frame) {
-        self.heard_from(now);
-        match &self.phase {
-            Phase::Detached | Phase::Closed(_) => return,
-            Phase::Closing { .. } => return self.handle_while_closing(frame),
-            Phase::Opening { .. }
-                if self.role == Role::Client && !matches!(frame, Frame::Welcome(_) | Frame::Close(_)) =>
-            {
-                return self.fail(now, Close::protocol(Code::ProtocolViolation, "a frame before WELCOME"));
-            }
-            Phase::Opening { .. } | Phase::Open => {}
-        }
-        if let Err(close) = self.dispatch(now, frame) {
-            return self.fail(now, close);
-        }
-        if self.role == Role::Server && matches!(self.phase, Phase::Opening { .. }) {
-            // The client's first frame. CLOSE and what is against the rules do not get here: they open nothing.
-            self.open(now);
-        }
-    }
-
-    /// A native datagram arrived.
-    pub fn handle_datagram(&mut self, now: Micros, payload: Bytes) {
-        self.heard_from(now);
-        if payload.len() > MAX_DATAGRAM {
-            return self.fail(now, Close::protocol(Code::DatagramTooLarge, TooLarge(payload.len()).to_string()));
-        }
-        if !matches!(self.phase, Phase::Open) {
-            return; // nobody may read it yet, or any more: datagrams may be lost
-        }
-        self.stats.bytes_in += payload.len() as u64;
-        self.datagram_arrived(&payload);
-    }
-
-    /// What arrived could not be read, or is against the rules of its carrier: the session ends.
-    pub fn handle_violation(&mut self, now: Micros, close: Close) {
-        self.fail(now, close);
-    }
-
-    /// Counts bytes of frames that arrived.
-    pub fn count_received(&mut self, bytes: usize) {
-        self.stats.bytes_in += bytes as u64;
-    }
-
-    fn dispatch(&mut self, now: Micros, frame: Frame) -> Result<(), Close> {
-        match frame {
-            Frame::Welcome(welcome) => self.welcome(now, &welcome)?,
-            Frame::Close(close) => self.end(close),
-            Frame::Stream { stream, offset, data } => {
-                self.known_stream(stream)?;
-                let mut fresh = self.receiver.accept(offset, data)?;
-                while let Some(assembled) = self.assembler.next(&mut fresh)? {
-                    self.receiver.queued(assembled.cost);
-                    self.stats.messages_in += 1;
-                    self.inbox.push_message(assembled);
-                }
-                if self.ack_at.is_none() && self.receiver.has_news() {
-                    self.ack_at = Some(now + ACK_DELAY_US);
-                }
-            }
-            Frame::Ack { stream, received, limit } => {
-                self.known_stream(stream)?;
-                self.sender.acknowledge(received, limit)?;
-            }
-            Frame::Datagram(payload) => self.datagram_arrived(&payload),
-            Frame::Ping { id } => self.heartbeat.ping_arrived(id),
-            Frame::Pong { id, time_us } => self.heartbeat.pong_arrived(now, id, time_us),
-        }
-        Ok(())
-    }
-
-    fn datagram_arrived(&mut self, payload: &[u8]) {
-        self.stats.datagrams_in += 1;
-        self.stats.datagrams_dropped += self.inbox.push_datagram(payload);
-    }
-
-    fn handle_while_closing(&mut self, frame: Frame) {
-        match frame {
-            // The stream bytes before our CLOSE may be waiting for this credit.
-            Frame::Ack { stream: MESSAGE_STREAM, received, limit } => drop(self.sender.acknowledge(received, limit)),
-            Frame::Close(close) => self.end(close),
-            _ => {}
-        }
-    }
-
-    fn known_stream(&self, stream: u64) -> Result<(), Close> {
-        if stream == MESSAGE_STREAM {
-            Ok(())
-        } else {
-            Err(Close::protocol(Code::ProtocolViolation, format!("there is no stream {stream}")))
-        }
-    }
-
-    /// The link is usable. The application is told of the first.
-    fn open(&mut self, now: Micros) {
-        self.phase = Phase::Open;
-        self.opened |= !self.established;
-        self.established = true;
-        self.heartbeat.beat(now, self.config.heartbeat_ms);
-    }
-
-    fn welcome(&mut self, now: Micros, welcome: &Welcome) -> Result<(), Close> {
-        if self.role == Role::Server || !matches!(self.phase, Phase::Opening { .. }) {
-            return Err(Close::protocol(Code::ProtocolViolation, "WELCOME is the server's, and comes once"));
-        }
-        if welcome.version != VERSION {
-            return Err(Close::protocol(
-                Code::UnsupportedVersion,
-                format!("version {} was not asked for", welcome.version),
-            ));
-        }
-        if !welcome.resumed && self.identity.is_some() {
-            // The offsets here are those of the old session: in the new one they would lose bytes, or repeat them.
-            return Err(Close::protocol(
-                Code::UnknownSession,
-                "the server has this session no more, and opened a new one",
-            ));
-        }
-        if welcome.resumed {
-            self.sender.rewind(welcome.received)?;
-        }
-        self.sender.acknowledge(welcome.received, welcome.limit)?;
-        self.identity = Some((welcome.session, welcome.key));
-        self.resumed = welcome.resumed;
-        self.link = welcome.link;
-        self.config.heartbeat_ms = welcome.heartbeat_ms;
-        self.config.idle_timeout_ms = welcome.idle_ms;
-        self.config.max_message_bytes = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
-        self.assembler.set_max_message(self.config.max_message_bytes);
-        self.heartbeat.set_peer_clock(now, welcome.time_us);
-        // The last ACK may be lost with the old link, and the server know of less credit than was granted.
-        self.ack_due = welcome.resumed;
-        self.open(now);
-        Ok(())
-    }
-
     // ---- time ----
 
     /// When [`Machine::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Micros> {
         match &self.phase {
-            Phase::Detached | Phase::Closed(_) => None,
+            Phase::Detached { until, .. } => Some(*until).filter(|until| *until < crate::varint::MAX),
+            Phase::Closed(_) => None,
             Phase::Opening { deadline } | Phase::Closing { deadline, .. } => Some(*deadline),
             Phase::Open => {
                 let idle = self.heard + self.config.idle_timeout_ms * 1_000;
-                Some(idle.min(self.heartbeat.next_at()).min(self.ack_at.unwrap_or(Micros::MAX)))
+                let due = [self.ack_at, self.leaving.timeout()].into_iter().flatten();
+                due.chain([idle, self.heartbeat.next_at()]).min()
             }
         }
     }
 
-    /// The time has come, or has passed by. What is due for sending comes out of [`Machine::poll_transmit`].
+    /// The time has come, or has passed by. What is due for sending comes out of [`Machine::poll_transmit`]; whether the current link has fallen
+    /// silent for too long, and is lost, out of [`Machine::has_link`].
     pub fn handle_timeout(&mut self, now: Micros) {
         match &mut self.phase {
             Phase::Opening { deadline } if now >= *deadline => {
@@ -379,15 +237,24 @@ impl Machine {
             }
             Phase::Open if now >= self.heard + self.config.idle_timeout_ms * 1_000 => {
                 let silence = self.config.idle_timeout_ms;
-                self.fail(now, Close::protocol(Code::IdleTimeout, format!("nothing was heard for {silence} ms")));
+                return self.link_lost(now, &format!("nothing was heard for {silence} ms"));
             }
-            Phase::Closing { close, flush, deadline } if now >= *deadline => {
+            Phase::Closing { close, flush, deadline, .. } if now >= *deadline => {
                 if *flush {
                     *flush = false;
                     *deadline = now + CLOSE_PATIENCE_US;
                 } else {
                     self.phase = Phase::Closed(close.clone());
+                    self.streams.touch_all();
                 }
+            }
+            Phase::Detached { until, ending, reason } if now >= *until => {
+                let lost = |reason: &str| {
+                    let reason = if reason.is_empty() { "there was no link" } else { reason };
+                    Close::protocol(Code::LinkLost, format!("{reason}, and no other link came in time"))
+                };
+                let close = ending.take().unwrap_or_else(|| lost(reason));
+                self.end(close);
             }
             _ => {}
         }
@@ -399,6 +266,7 @@ impl Machine {
             self.ack_at = None;
             self.ack_due = true;
         }
+        self.leave_in_time(now);
     }
 
     // ---- the application ----
@@ -408,12 +276,18 @@ impl Machine {
         if std::mem::take(&mut self.opened) {
             return Some(Event::Opened);
         }
+        if let Some(stream) = self.streams.next_incoming() {
+            return Some(Event::Stream(stream));
+        }
         match self.inbox.pop() {
             Some(Arrived::Message(message, cost)) => {
                 self.receiver.taken(cost);
                 Some(Event::Message(message))
             }
-            Some(Arrived::Datagram(payload)) => Some(Event::Datagram(payload)),
+            Some(Arrived::Datagram(payload, link)) => {
+                self.took(link);
+                Some(Event::Datagram(payload))
+            }
             None => match &self.phase {
                 Phase::Closed(close) if !self.closed_told => {
                     self.closed_told = true;
@@ -428,11 +302,16 @@ impl Machine {
     pub fn close(&mut self, now: Micros, close: Close) {
         match self.phase {
             Phase::Closing { .. } | Phase::Closed(_) => {}
-            Phase::Detached => self.end(close),
+            // The next link is told, if it comes soon.
+            Phase::Detached { ref mut until, ref mut ending, .. } if self.role == Role::Server && self.established => {
+                *until = (*until).min(now + CLOSE_PATIENCE_US);
+                ending.get_or_insert(close);
+            }
+            Phase::Detached { .. } => self.end(close),
             Phase::Opening { .. } | Phase::Open => {
                 let flush = matches!(self.phase, Phase::Open);
                 self.outgoing.clear();
-                self.phase = Phase::Closing { close, flush, deadline: now + CLOSE_PATIENCE_US };
+                self.phase = Phase::Closing { close, flush, by_owner: true, deadline: now + CLOSE_PATIENCE_US };
             }
         }
     }
@@ -461,8 +340,14 @@ impl Machine {
     pub fn closing(&self) -> Option<&Close> {
         match &self.phase {
             Phase::Closing { close, .. } | Phase::Closed(close) => Some(close),
-            _ => None,
+            Phase::Detached { ending, .. } => ending.as_ref(),
+            Phase::Opening { .. } | Phase::Open => None,
         }
+    }
+
+    /// Whether a link carries the session. Without one it waits, or has ended.
+    pub fn has_link(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. } | Phase::Open | Phase::Closing { .. })
     }
 
     /// The id and key; a client has none before WELCOME.
@@ -470,19 +355,24 @@ impl Machine {
         self.identity
     }
 
-    /// The number of the current link, from 1; 0 before the first.
+    /// The number of the current link, or the last, from 1; 0 before the first.
     pub fn link(&self) -> u64 {
         self.link
     }
 
-    /// Whether the current link continued an older session.
+    /// Links that were opened for the session, chosen or not.
+    pub fn links(&self) -> u64 {
+        self.links
+    }
+
+    /// Whether the current link continued a session that was there.
     pub fn resumed(&self) -> bool {
         self.resumed
     }
 
-    /// Whether the peer should be told at once of what was received or freed: a quarter of the window has gathered.
-    pub fn owes_ack(&self) -> bool {
-        self.is_open() && self.receiver.is_urgent()
+    /// Whether the peer should be told something at once: that a quarter of a window was received or freed, or that datagrams were taken.
+    pub fn owes(&self) -> bool {
+        self.is_open() && (self.receiver.is_urgent() || self.credit.owes() || self.streams.owes())
     }
 
     /// What has been received of the message stream, in bytes.
@@ -505,10 +395,10 @@ impl Machine {
     fn fail(&mut self, now: Micros, close: Close) {
         match self.phase {
             Phase::Closing { .. } | Phase::Closed(_) => {}
-            Phase::Detached => self.end(close),
+            Phase::Detached { .. } => self.end(close),
             Phase::Opening { .. } | Phase::Open => {
                 self.outgoing.clear();
-                self.phase = Phase::Closing { close, flush: false, deadline: now + CLOSE_PATIENCE_US };
+                self.phase = Phase::Closing { close, flush: false, by_owner: false, deadline: now + CLOSE_PATIENCE_US };
             }
         }
     }
@@ -516,10 +406,20 @@ impl Machine {
     /// The session is over. One that was ending already ends as it was going to: whoever closed it must not be told
     /// of a lost link, and open a new session.
     fn end(&mut self, close: Close) {
-        self.phase = match std::mem::replace(&mut self.phase, Phase::Detached) {
+        let gone = Phase::Detached { until: 0, reason: String::new(), ending: None };
+        self.phase = match std::mem::replace(&mut self.phase, gone) {
             Phase::Closing { close: own, .. } | Phase::Closed(own) => Phase::Closed(own),
-            Phase::Detached | Phase::Opening { .. } | Phase::Open => Phase::Closed(close),
+            Phase::Detached { ending: Some(own), .. } => Phase::Closed(own),
+            Phase::Detached { ending: None, .. } | Phase::Opening { .. } | Phase::Open => Phase::Closed(close),
         };
         self.outgoing.clear();
+        self.streams.touch_all();
+    }
+
+    /// A datagram was taken by the application, or dropped; `link` wants to hear of it.
+    fn took(&mut self, link: Option<u64>) {
+        if link == Some(self.link) {
+            self.credit.took();
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::close::{Close, Code};
 #[derive(Debug)]
 pub(crate) struct Sender {
     /// The bytes from `acked` to `end`, in chunks as the application gave them.
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Chunk>,
     /// What the peer has received.
     acked: u64,
     /// The next byte to send on the current link.
@@ -25,11 +25,30 @@ pub(crate) struct Sender {
     limit: u64,
     /// Bytes of the first chunk that are acknowledged already.
     front: usize,
+    /// Nothing at or above this offset is sent any more: it is for another session.
+    hold: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Bytes,
+    /// Whether a unit of the application ends with it: a message, which is sent whole or not at all.
+    is_last: bool,
 }
 
 impl Sender {
     pub(crate) fn new(limit: u64) -> Self {
-        Self { chunks: VecDeque::new(), acked: 0, next: 0, cursor: (0, 0), end: 0, sent: 0, limit, front: 0 }
+        Self {
+            chunks: VecDeque::new(),
+            acked: 0,
+            next: 0,
+            cursor: (0, 0),
+            end: 0,
+            sent: 0,
+            limit,
+            front: 0,
+            hold: None,
+        }
     }
 
     /// Bytes that are kept: not sent, or not acknowledged.
@@ -37,14 +56,55 @@ impl Sender {
         self.end - self.acked
     }
 
-    pub(crate) fn push(&mut self, chunk: Bytes) {
-        self.end += chunk.len() as u64;
-        self.chunks.push_back(chunk);
+    /// Takes bytes to send; with `is_last`, a unit of the application ends with them.
+    pub(crate) fn push(&mut self, bytes: Bytes, is_last: bool) {
+        self.end += bytes.len() as u64;
+        self.chunks.push_back(Chunk { bytes, is_last });
+    }
+
+    /// Sends what it has begun, and nothing after that.
+    pub(crate) fn hold(&mut self) {
+        let mut at = self.acked - self.front as u64;
+        let mut ends = self.chunks.iter().filter_map(|chunk| {
+            at += chunk.bytes.len() as u64;
+            chunk.is_last.then_some(at)
+        });
+        let sent = self.sent;
+        let end = if sent == self.acked { sent } else { ends.find(|end| *end >= sent).unwrap_or(self.end) };
+        self.hold.get_or_insert(end);
+    }
+
+    /// A new link: go on from what is acknowledged.
+    pub(crate) fn restart(&mut self) {
+        self.next = self.acked;
+        self.cursor = (0, self.front);
+    }
+
+    /// Whether everything was sent once, on whichever link.
+    pub(crate) fn sent_all(&self) -> bool {
+        self.sent == self.end
+    }
+
+    /// Drops everything that was not acknowledged: it is not wanted any more.
+    pub(crate) fn abandon(&mut self) {
+        self.chunks = VecDeque::new();
+        (self.cursor, self.front) = ((0, 0), 0);
+        (self.acked, self.next, self.end) = (self.sent, self.sent, self.sent);
+    }
+
+    /// The next byte to send on the current link.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Where the stream ends so far.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
     }
 
     /// Bytes that may be sent now.
     pub(crate) fn sendable(&self) -> u64 {
-        self.end.min(self.limit).saturating_sub(self.next)
+        self.end.min(self.limit).min(self.hold.unwrap_or(u64::MAX)).saturating_sub(self.next)
     }
 
     /// Whether everything has been handed to the link.
@@ -52,9 +112,9 @@ impl Sender {
         self.next == self.end
     }
 
-    /// Whether the peer has received everything.
+    /// Whether the peer has received everything, but what is held back.
     pub(crate) fn all_acked(&self) -> bool {
-        self.acked == self.end
+        self.acked >= self.end.min(self.hold.unwrap_or(u64::MAX))
     }
 
     /// Takes up to `max` bytes to send: calls `emit` with their offset and length, and then with their pieces.
@@ -68,7 +128,7 @@ impl Sender {
         let mut missing = len;
         while missing > 0 {
             let (index, within) = self.cursor;
-            let chunk = &self.chunks[index]; // sendable() never goes beyond `end`, which the chunks reach
+            let chunk = &self.chunks[index].bytes; // sendable() never goes beyond `end`, which the chunks reach
             let part = missing.min(chunk.len() - within);
             pieces.push(chunk.slice(within..within + part));
             missing -= part;
@@ -81,30 +141,27 @@ impl Sender {
 
     /// Takes note of an ACK. Lower values than known are ignored.
     pub(crate) fn acknowledge(&mut self, received: u64, limit: u64) -> Result<(), Close> {
-        if received > self.sent {
-            let sent = self.sent;
-            return Err(Close::protocol(
-                Code::ProtocolViolation,
-                format!("an ACK of {received} bytes when {sent} were sent"),
-            ));
-        }
+        self.check_received(received)?;
         self.limit = self.limit.max(limit);
         self.release(received);
         Ok(())
     }
 
-    /// A new link: go on from what the peer has received.
-    pub(crate) fn rewind(&mut self, received: u64) -> Result<(), Close> {
-        if received > self.sent || received < self.acked {
-            let (acked, sent) = (self.acked, self.sent);
-            return Err(Close::protocol(
-                Code::ProtocolViolation,
-                format!("received {received} lies outside of {acked}..={sent}"),
-            ));
+    /// Whether the peer may have received as much.
+    pub(crate) fn check_received(&self, received: u64) -> Result<(), Close> {
+        if received <= self.sent {
+            return Ok(());
         }
+        let sent = self.sent;
+        Err(Close::protocol(Code::ProtocolViolation, format!("{received} bytes received, when {sent} were sent")))
+    }
+
+    /// A new link: go on from what the peer has received, as far as is known. Less than it has acknowledged says nothing: an ACK
+    /// may have overtaken it.
+    pub(crate) fn rewind(&mut self, received: u64) -> Result<(), Close> {
+        self.check_received(received)?;
         self.release(received);
-        self.next = self.acked;
-        self.cursor = (0, self.front);
+        self.restart();
         Ok(())
     }
 
@@ -116,7 +173,7 @@ impl Sender {
         self.acked = received;
         self.next = self.next.max(received); // acknowledged on another link before it was sent again on this one
         while newly > 0 {
-            let left = self.chunks[0].len() - self.front;
+            let left = self.chunks[0].bytes.len() - self.front;
             if newly < left {
                 self.front += newly;
                 break;
@@ -140,7 +197,7 @@ impl Sender {
 pub(crate) struct Receiver {
     /// Bytes received in order.
     received: u64,
-    /// Bytes in whole messages that the application has not taken yet.
+    /// Bytes that wait for the application: on the message stream, those of whole messages.
     waiting: u64,
     window: u64,
     /// The limit and `received` of the last ACK.
@@ -182,14 +239,33 @@ impl Receiver {
         Ok(fresh)
     }
 
-    /// A message of `cost` bytes waits for the application.
+    /// `cost` bytes wait for the application.
     pub(crate) fn queued(&mut self, cost: u64) {
         self.waiting += cost;
     }
 
-    /// The application took a message of `cost` bytes.
+    /// The application took `cost` bytes.
     pub(crate) fn taken(&mut self, cost: u64) {
         self.waiting -= cost;
+    }
+
+    /// Bytes that wait for the application.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Bytes that the peer may be ahead of the application.
+    pub(crate) fn window(&self) -> u64 {
+        self.window
+    }
+
+    pub(crate) fn set_window(&mut self, window: u64) {
+        self.window = window;
+    }
+
+    /// `limit` was promised on another link, which is the current one now.
+    pub(crate) fn promised(&mut self, limit: u64) {
+        self.said_limit = self.said_limit.max(limit);
     }
 
     /// The limit that would be granted now. It never goes back.
@@ -228,7 +304,7 @@ mod tests {
     fn sends_across_chunks_within_credit_and_keeps_until_acknowledged() {
         let mut sender = Sender::new(8);
         for chunk in ["abc", "defg", "hij"] {
-            sender.push(Bytes::from_static(chunk.as_bytes()));
+            sender.push(Bytes::from_static(chunk.as_bytes()), true);
         }
         let (offset, len, pieces) = sender.take(5).expect("there is data");
         assert_eq!((offset, len, text(&pieces).as_str()), (0, 5, "abcde"));
@@ -249,21 +325,23 @@ mod tests {
     #[test]
     fn a_new_link_goes_on_from_what_was_received() {
         let mut sender = Sender::new(100);
-        sender.push(Bytes::from_static(b"abc"));
-        sender.push(Bytes::from_static(b"defg"));
+        sender.push(Bytes::from_static(b"abc"), true);
+        sender.push(Bytes::from_static(b"defg"), true);
         sender.take(7).expect("there is data");
         sender.rewind(2).expect("within what was sent");
         let (offset, _, pieces) = sender.take(100).expect("there is data");
         assert_eq!((offset, text(&pieces).as_str()), (2, "cdefg"));
-        assert!(sender.rewind(1).is_err(), "acknowledged bytes are gone");
         assert!(sender.rewind(8).is_err(), "never sent");
+        sender.rewind(1).expect("an ACK has overtaken it");
+        let (offset, _, pieces) = sender.take(100).expect("there is data");
+        assert_eq!((offset, text(&pieces).as_str()), (2, "cdefg"), "acknowledged bytes are gone");
     }
 
     #[test]
     fn an_acknowledgement_from_another_link_overtakes_a_replay() {
         let mut sender = Sender::new(100);
         for chunk in ["abc", "defg", "hij"] {
-            sender.push(Bytes::from_static(chunk.as_bytes()));
+            sender.push(Bytes::from_static(chunk.as_bytes()), true);
         }
         sender.take(10).expect("there is data");
         sender.rewind(1).expect("within what was sent");
@@ -272,15 +350,31 @@ mod tests {
         let (offset, _, pieces) = sender.take(100).expect("there is data");
         assert_eq!((offset, text(&pieces).as_str()), (5, "fghij"));
         sender.acknowledge(10, 100).expect("was sent");
-        sender.push(Bytes::from_static(b"k"));
+        sender.push(Bytes::from_static(b"k"), true);
         let (offset, _, pieces) = sender.take(100).expect("there is data");
         assert_eq!((offset, text(&pieces).as_str()), (10, "k"));
     }
 
     #[test]
+    fn what_is_held_back_begins_where_a_message_does() {
+        let mut sender = Sender::new(100);
+        for (chunk, is_last) in [("he", false), ("ad", true), ("abc", true), ("def", true)] {
+            sender.push(Bytes::from_static(chunk.as_bytes()), is_last);
+        }
+        sender.take(5).expect("there is data");
+        sender.acknowledge(3, 100).expect("was sent");
+        sender.hold();
+        let (offset, _, pieces) = sender.take(100).expect("the second message has begun");
+        assert_eq!((offset, text(&pieces).as_str()), (5, "bc"));
+        assert!(sender.take(100).is_none() && !sender.all_acked());
+        sender.acknowledge(7, 100).expect("was sent");
+        assert!(sender.all_acked());
+    }
+
+    #[test]
     fn an_ack_of_what_was_never_sent_is_refused() {
         let mut sender = Sender::new(100);
-        sender.push(Bytes::from_static(b"abc"));
+        sender.push(Bytes::from_static(b"abc"), true);
         let close = sender.acknowledge(1, 100).expect_err("nothing was sent");
         assert_eq!(close.code, Code::ProtocolViolation as u32);
     }

@@ -17,6 +17,8 @@ pub(super) struct Heartbeat {
     open: VecDeque<(u64, Micros)>,
     /// The newest PING of the peer, while it has no answer.
     pong_due: Option<u64>,
+    /// The highest id of the peer's PINGs, on any link.
+    peer_id: u64,
     rtt_us: u64,
     min_rtt_us: u64,
     /// The peer's clock minus ours, in microseconds.
@@ -29,6 +31,7 @@ impl Heartbeat {
         self.open.clear();
         self.pong_due = None;
         self.ping_due = false;
+        (self.rtt_us, self.min_rtt_us) = (0, 0); // another path
     }
 
     /// A PING is due now, and the next `interval_ms` later.
@@ -62,6 +65,12 @@ impl Heartbeat {
 
     pub(super) fn ping_arrived(&mut self, id: u64) {
         self.pong_due = Some(id);
+        self.peer_id = self.peer_id.max(id);
+    }
+
+    /// The highest id of the peer's PINGs: one above it is newer than everything that was said on other links.
+    pub(super) fn peer_id(&self) -> u64 {
+        self.peer_id
     }
 
     /// Learns from an answer. One to a PING that was never sent, or is answered already, says nothing.

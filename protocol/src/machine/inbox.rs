@@ -19,8 +19,8 @@ const SMALL: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     messages: VecDeque<Waiting>,
-    /// Each with the number of messages that had arrived before it.
-    datagrams: VecDeque<(u64, Bytes)>,
+    /// Each with the number of messages that had arrived before it, and the link that wants to hear that it was taken.
+    datagrams: VecDeque<(u64, Option<u64>, Bytes)>,
     messages_arrived: u64,
     messages_taken: u64,
 }
@@ -30,7 +30,8 @@ pub(super) struct Inbox {
 pub(super) enum Arrived {
     /// A message, and what it cost of the stream's credit.
     Message(Message, u64),
-    Datagram(Bytes),
+    /// A datagram, and the link that wants to hear that it was taken.
+    Datagram(Bytes, Option<u64>),
 }
 
 #[derive(Debug)]
@@ -53,20 +54,18 @@ impl Inbox {
         }
     }
 
-    /// Returns how many older datagrams made way for this one.
-    pub(super) fn push_datagram(&mut self, payload: &[u8]) -> u64 {
+    /// Takes a datagram; `link` wants to hear when it is taken. Returns the link of an older one that made way for it.
+    pub(super) fn push_datagram(&mut self, payload: &[u8], link: Option<u64>) -> Option<Option<u64>> {
         let full = self.datagrams.len() == MAX_INCOMING_DATAGRAMS;
-        if full {
-            self.datagrams.pop_front();
-        }
+        let oldest = if full { self.datagrams.pop_front() } else { None };
         // Copied: a slice would keep the whole packet in memory while it waits.
-        self.datagrams.push_back((self.messages_arrived, Bytes::copy_from_slice(payload)));
-        full.into()
+        self.datagrams.push_back((self.messages_arrived, link, Bytes::copy_from_slice(payload)));
+        oldest.map(|(_, link, _)| link)
     }
 
     pub(super) fn pop(&mut self) -> Option<Arrived> {
-        if self.datagrams.front().is_some_and(|(before, _)| *before <= self.messages_taken) {
-            return self.datagrams.pop_front().map(|(_, payload)| Arrived::Datagram(payload));
+        if self.datagrams.front().is_some_and(|(before, ..)| *before <= self.messages_taken) {
+            return self.datagrams.pop_front().map(|(_, link, payload)| Arrived::Datagram(payload, link));
         }
         let Assembled { message, cost } = self.pop_message()?;
         self.messages_taken += 1;
@@ -150,7 +149,7 @@ mod tests {
         let mut inbox = Inbox::default();
         for _ in 0..131_072 {
             inbox.push_message(assembled(Message::from("")));
-            inbox.push_datagram(b"a datagram does not break the row");
+            inbox.push_datagram(b"a datagram does not break the row", None);
         }
         assert!(held(&inbox) < 600_000, "{} bytes", held(&inbox));
         while inbox.pop().is_some() {}
@@ -174,7 +173,7 @@ mod tests {
                 inbox.push_message(Assembled { cost: cost + message(pushed).len() as u64, message: message(pushed) });
                 pushed += 1;
                 if pushed % 50 == 0 {
-                    inbox.push_datagram(&(pushed as u32).to_be_bytes());
+                    inbox.push_datagram(&(pushed as u32).to_be_bytes(), None);
                 }
             }
             for _ in 0..round * 5 % 70 {
@@ -184,7 +183,7 @@ mod tests {
                         assert_eq!((&read, cost), (&message(popped), header + read.len() as u64));
                         popped += 1;
                     }
-                    Some(Arrived::Datagram(payload)) => {
+                    Some(Arrived::Datagram(payload, _)) => {
                         assert_eq!(payload[..], (popped as u32).to_be_bytes(), "in the order of arrival");
                     }
                     None => assert_eq!(popped, pushed),

@@ -1,6 +1,8 @@
 //! What the application sends: messages within the buffer, and datagrams of which the newest wins.
 
-use super::Machine;
+use bytes::Bytes;
+
+use super::{Machine, OpenStreamError, StreamError, StreamRead};
 use crate::close::Close;
 use crate::datagram::{Datagram, TooLarge};
 use crate::limits::MAX_DATAGRAM;
@@ -12,8 +14,8 @@ impl Machine {
     /// # Errors
     /// [`TrySendError`]; the message was then not taken.
     pub fn send(&mut self, message: Message) -> Result<(), TrySendError> {
-        if let Some(close) = self.closing() {
-            return Err(TrySendError::Closed(close.clone()));
+        if let Some(close) = self.refusal() {
+            return Err(TrySendError::Closed(close));
         }
         let (len, max) = (message.len(), self.config.max_message_bytes);
         if len > max {
@@ -22,8 +24,12 @@ impl Machine {
         if !self.has_room() {
             return Err(TrySendError::Full);
         }
-        for chunk in message.encode().into_iter().flatten() {
-            self.sender.push(chunk);
+        let [head, body] = message.encode();
+        let is_inline = body.is_none();
+        for (chunk, is_last) in [(head, is_inline), (body, true)] {
+            if let Some(chunk) = chunk {
+                self.sender.push(chunk, is_last);
+            }
         }
         self.stats.messages_out += 1;
         Ok(())
@@ -34,14 +40,107 @@ impl Machine {
     /// # Errors
     /// [`SendDatagramError`]; the datagram was then not taken.
     pub fn send_datagram(&mut self, datagram: Datagram, key: Option<u64>) -> Result<(), SendDatagramError> {
-        if let Some(close) = self.closing() {
-            return Err(SendDatagramError::Closed(close.clone()));
+        if let Some(close) = self.refusal() {
+            return Err(SendDatagramError::Closed(close));
         }
         if datagram.len() > MAX_DATAGRAM {
             return Err(TooLarge(datagram.len()).into());
         }
+        self.credit.offered();
         self.stats.datagrams_dropped += self.outgoing.put(key, datagram);
         Ok(())
+    }
+
+    // ---- streams above 0 ----
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// [`OpenStreamError`].
+    pub fn open_stream(&mut self) -> Result<u64, OpenStreamError> {
+        match self.refusal() {
+            Some(close) => Err(OpenStreamError::Closed(close)),
+            None => self.streams.open(),
+        }
+    }
+
+    /// Writes the beginning of `data`, as much as there is room for; 0 says to wait.
+    ///
+    /// # Errors
+    /// [`StreamError`]; nothing was written then.
+    pub fn stream_write(&mut self, stream: u64, data: &Bytes) -> Result<usize, StreamError> {
+        match self.refusal() {
+            Some(close) => Err(StreamError::Closed(close)),
+            None if self.leaving.is_holding() => Ok(0),
+            None => self.streams.write(stream, data),
+        }
+    }
+
+    /// Ends the half that this side writes, after what was written.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn stream_finish(&mut self, stream: u64) -> Result<(), StreamError> {
+        match self.refusal() {
+            Some(close) => Err(StreamError::Closed(close)),
+            None => self.streams.finish(stream),
+        }
+    }
+
+    /// Gives up the half that this side writes, unless it has ended.
+    pub fn stream_reset(&mut self, stream: u64, code: u32) {
+        self.streams.abandon(stream, code);
+    }
+
+    /// Reads at most `max` bytes. What had arrived can be read after the session's end, too.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub fn stream_read(&mut self, stream: u64, max: usize) -> Result<StreamRead, StreamError> {
+        match (self.streams.read(stream, max), self.closed()) {
+            (Ok(StreamRead::Nothing), Some(close)) => Err(StreamError::Closed(close.clone())),
+            (read, _) => read,
+        }
+    }
+
+    /// Reads no more of a stream.
+    pub fn stream_stop(&mut self, stream: u64, code: u32) {
+        self.streams.refuse(stream, code);
+    }
+
+    /// Nobody holds the stream any more: what is not over is reset and stopped, with code 0.
+    pub fn stream_release(&mut self, stream: u64) {
+        self.streams.release(stream);
+    }
+
+    /// Streams whose readers and writers should look again, since this was asked last; 0 stands for whoever waits to open one.
+    pub fn take_touched(&mut self) -> Vec<u64> {
+        self.streams.take_touched()
+    }
+
+    /// On a link with native streams: a stream of this side that is not announced on it. Answer with [`Machine::route`].
+    pub fn poll_unrouted(&self) -> Option<u64> {
+        self.streams.unrouted().filter(|_| self.is_open())
+    }
+
+    /// The stream goes over a native one of its own ([`Machine::poll_native`]), or over the link stream.
+    pub fn route(&mut self, stream: u64, native: bool) {
+        self.streams.route(stream, native);
+    }
+
+    /// Whether the stream is not over.
+    pub fn has_stream(&self, stream: u64) -> bool {
+        self.streams.contains(stream)
+    }
+
+    /// Whether the half that this side writes was given up: what a native stream still holds of it is not wanted.
+    pub fn is_reset(&self, stream: u64) -> bool {
+        self.streams.is_reset(stream)
+    }
+
+    /// Why the application can send nothing more.
+    fn refusal(&self) -> Option<Close> {
+        self.closing().cloned().or_else(|| self.left())
     }
 
     /// Whether the application may send a further message.

@@ -4,10 +4,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::{MESSAGE_STREAM, Machine, Micros, Phase};
 use crate::datagram::Datagram;
-use crate::frame::{self, Frame, Welcome};
+use crate::frame::{self, Frame};
 use crate::limits::STREAM_CHUNK;
 use crate::packet::{self, Packet};
-use crate::{VERSION, varint};
+use crate::varint;
 
 /// Bytes of an ACK frame, at most: room that is kept for it at the end of every packet.
 const MAX_ACK_FRAME: usize = 26;
@@ -17,20 +17,23 @@ impl Machine {
     pub fn poll_transmit(&mut self, now: Micros, max: usize) -> Option<Packet> {
         let mut packet = packet::Builder::default();
         match &self.phase {
-            Phase::Detached | Phase::Closed(_) => return None,
+            Phase::Detached { .. } | Phase::Closed(_) => return None,
             Phase::Opening { .. } => self.write_welcome(now, &mut packet),
             Phase::Open => {
                 self.write_welcome(now, &mut packet);
-                self.write_control(now, &mut packet);
-                self.write_datagrams(max, &mut packet);
+                self.write_control(now, max, &mut packet);
+                self.write_datagrams(now, max, &mut packet);
                 self.write_stream(max, &mut packet);
-                self.write_ack(&mut packet);
+                self.streams.write_data(max, &mut packet);
+                self.write_acks(max, &mut packet);
             }
             Phase::Closing { close, flush, .. } => {
                 let (close, flush) = (close.clone(), *flush);
                 self.write_welcome(now, &mut packet);
                 if flush {
+                    self.write_acks(max, &mut packet); // on a new link, first of all
                     self.write_stream(max, &mut packet);
+                    self.streams.write_data(max, &mut packet);
                 }
                 if !flush || self.sender.all_sent() {
                     let mut frame = BytesMut::new();
@@ -39,6 +42,7 @@ impl Machine {
                     if packet.len() == 0 || packet.len() + frame.len() <= max {
                         packet.payload(&frame.freeze());
                         self.phase = Phase::Closed(close);
+                        self.streams.touch_all();
                     }
                 }
             }
@@ -69,44 +73,49 @@ impl Machine {
         self.stats.bytes_out += len as u64;
     }
 
-    fn write_welcome(&mut self, now: Micros, packet: &mut packet::Builder) {
-        let Some((session, key)) = self.identity.filter(|_| self.welcome_due) else { return };
-        self.welcome_due = false;
-        let (received, limit) = self.receiver.say();
-        let welcome = Welcome {
-            version: VERSION,
-            session,
-            key,
-            resumed: self.resumed,
-            link: self.link,
-            time_us: now.min(varint::MAX),
-            heartbeat_ms: self.config.heartbeat_ms,
-            idle_ms: self.config.idle_timeout_ms,
-            max_message: self.config.max_message_bytes as u64,
-            received,
-            limit,
-        };
-        Frame::Welcome(welcome).encode(packet.small());
+    /// STREAM and END of a stream that has a native one on this link, at most `max` bytes of them; `None` when there is nothing to send.
+    pub fn poll_native(&mut self, stream: u64, max: usize) -> Option<Packet> {
+        if !matches!(self.phase, Phase::Open) {
+            return None;
+        }
+        let mut packet = packet::Builder::default();
+        self.streams.write_native(stream, max, &mut packet);
+        let packet = packet.finish()?;
+        self.stats.bytes_out += packet.len() as u64;
+        Some(packet)
     }
 
-    fn write_control(&mut self, now: Micros, packet: &mut packet::Builder) {
+    fn write_control(&mut self, now: Micros, max: usize, packet: &mut packet::Builder) {
         if let Some(id) = self.heartbeat.take_pong() {
             Frame::Pong { id, time_us: now.min(varint::MAX) }.encode(packet.small());
         }
         if let Some(id) = self.heartbeat.take_ping(now) {
             Frame::Ping { id }.encode(packet.small());
         }
+        if let Some(delay_ms) = self.take_goaway() {
+            Frame::GoAway { delay_ms }.encode(packet.small());
+        }
+        if let Some(count) = self.credit.take_due() {
+            Frame::Taken { count }.encode(packet.small());
+        }
+        if self.resumed && self.ack_due {
+            // The first packet on a further link: what the peer may not know goes before what it may have.
+            self.write_acks(max, packet);
+        }
+        self.streams.write_control(max, packet);
     }
 
-    fn write_datagrams(&mut self, max: usize, packet: &mut packet::Builder) {
+    fn write_datagrams(&mut self, now: Micros, max: usize, packet: &mut packet::Builder) {
+        let (_, min_rtt_us) = self.heartbeat.rtt_us();
         while let Some(datagram) = self.outgoing.front() {
             let native = self.goes_natively(datagram);
             let fits = packet.len() + datagram.frame().len() + MAX_ACK_FRAME <= max || packet.len() == 0;
-            if native || !fits {
+            if native || !fits || !self.credit.allows(now, min_rtt_us) {
                 break;
             }
             packet.payload(datagram.frame());
             self.outgoing.pop();
+            self.credit.sent();
             self.stats.datagrams_out += 1;
         }
     }
@@ -123,13 +132,17 @@ impl Machine {
         }
     }
 
-    fn write_ack(&mut self, packet: &mut packet::Builder) {
-        let in_company = packet.len() > 0 && self.receiver.has_news();
-        if self.ack_due || self.receiver.is_urgent() || in_company {
-            self.ack_at = None;
-            self.ack_due = false;
+    fn write_acks(&mut self, max: usize, packet: &mut packet::Builder) {
+        let in_company = packet.len() > 0;
+        let all = self.ack_due || in_company;
+        if self.ack_due || self.receiver.is_urgent() || (in_company && self.receiver.has_news()) {
             let (received, limit) = self.receiver.say();
             Frame::Ack { stream: MESSAGE_STREAM, received, limit }.encode(packet.small());
+        }
+        self.streams.write_acks(all, max, packet);
+        if all {
+            self.ack_due = false;
+            self.ack_at = None;
         }
     }
 }

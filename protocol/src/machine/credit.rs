@@ -1,0 +1,125 @@
+//! The credit of DATAGRAM frames (SPEC section 5): how many may be on their way, so that none grows old in a queue that nobody can reach into.
+
+use super::Micros;
+use crate::limits::{MAX_DATAGRAMS_UNDER_WAY, MIN_DATAGRAMS_UNDER_WAY};
+
+/// How long datagrams are counted before their rate is known anew, in microseconds.
+const MEASURE_US: Micros = 250_000;
+
+/// Both directions of one link; the rate outlives the links.
+#[derive(Debug, Default)]
+pub(super) struct Credit {
+    /// DATAGRAM frames that we sent on this link, and that the peer says it has taken.
+    sent: u64,
+    taken: u64,
+    /// DATAGRAM frames of the peer that were taken here, and what we have said of it.
+    ours: u64,
+    said: u64,
+    /// Datagrams per second that the application sends, and those counted since `since`.
+    rate: f64,
+    counted: u64,
+    since: Micros,
+}
+
+impl Credit {
+    pub(super) fn link_changed(&mut self) {
+        (self.sent, self.taken, self.ours, self.said) = (0, 0, 0, 0);
+    }
+
+    /// The application has given a datagram to send.
+    pub(super) fn offered(&mut self) {
+        self.counted += 1;
+    }
+
+    /// Whether another frame may go now, on a path of this least round-trip time.
+    pub(super) fn allows(&mut self, now: Micros, min_rtt_us: u64) -> bool {
+        let elapsed = now.saturating_sub(self.since);
+        if elapsed >= MEASURE_US {
+            let newest = self.counted as f64 * 1e6 / elapsed as f64;
+            // A pause is no rate; a new one counts at once when it is higher.
+            self.rate = if elapsed > 8 * MEASURE_US { newest } else { newest.max((self.rate + newest) / 2.0) };
+            (self.since, self.counted) = (now, 0);
+        }
+        let on_the_path = (self.rate * min_rtt_us as f64 / 1e6).ceil() as u64;
+        self.sent - self.taken < (on_the_path + MIN_DATAGRAMS_UNDER_WAY).min(MAX_DATAGRAMS_UNDER_WAY)
+    }
+
+    pub(super) fn sent(&mut self) {
+        self.sent += 1;
+    }
+
+    /// TAKEN arrived. Whether that can be.
+    pub(super) fn peer_took(&mut self, count: u64) -> bool {
+        let can_be = count <= self.sent;
+        if can_be {
+            self.taken = self.taken.max(count);
+        }
+        can_be
+    }
+
+    /// The application has taken a datagram of this link, or one was dropped.
+    pub(super) fn took(&mut self) {
+        self.ours += 1;
+    }
+
+    /// Whether TAKEN is due.
+    pub(super) fn owes(&self) -> bool {
+        self.ours > self.said
+    }
+
+    /// The count for TAKEN, when that is due.
+    pub(super) fn take_due(&mut self) -> Option<u64> {
+        let due = self.owes().then_some(self.ours);
+        self.said = self.ours;
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends what is allowed, in steps of 33 ms, to a peer that takes each a round trip later. How many went out per second.
+    fn rate_over(rtt_us: u64) -> f64 {
+        let mut credit = Credit::default();
+        let (mut sent, mut under_way) = (0u64, std::collections::VecDeque::new());
+        for tick in 0..300u64 {
+            let now = tick * 33_333;
+            credit.offered();
+            while under_way.front().is_some_and(|at| at + rtt_us <= now) {
+                under_way.pop_front();
+                sent += 1;
+                assert!(credit.peer_took(sent));
+            }
+            if credit.allows(now, rtt_us) {
+                credit.sent();
+                under_way.push_back(now);
+            }
+        }
+        (sent + under_way.len() as u64) as f64 / 10.0
+    }
+
+    #[test]
+    fn a_long_path_keeps_its_rate() {
+        for rtt_ms in [1, 50, 200, 600] {
+            let rate = rate_over(rtt_ms * 1_000);
+            assert!(rate > 28.0, "{rate} per second at {rtt_ms} ms");
+        }
+    }
+
+    #[test]
+    fn who_takes_nothing_gets_two() {
+        let mut credit = Credit::default();
+        let mut sent = 0;
+        for tick in 0..100 {
+            credit.offered();
+            if credit.allows(tick * 33_333, 0) {
+                credit.sent();
+                sent += 1;
+            }
+        }
+        assert_eq!(sent, MIN_DATAGRAMS_UNDER_WAY);
+        assert!(!credit.peer_took(3), "more than were sent");
+        assert!(credit.peer_took(1) && credit.allows(4_000_000, 0));
+    }
+}
