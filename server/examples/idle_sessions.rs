@@ -8,7 +8,6 @@ use std::error::Error;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
@@ -20,14 +19,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use throughline_protocol::{Decoder, Frame};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 /// Handshakes at the same time: more would only wait for each other.
 const HANDSHAKES: usize = 32;
-
-/// How long one session may take to open, and how often it is tried: what is measured is what open sessions cost, not how a burst of them fares.
-const ATTEMPT: Duration = Duration::from_secs(5);
-const ATTEMPTS: u32 = 3;
 
 /// Bytes before the first frame: 0x41 in two, and the session's id, 0, in one (draft-ietf-webtrans-http3, section 4.3).
 const STREAM_HEADER: usize = 3;
@@ -49,16 +43,7 @@ async fn main() -> Result<(), Failure> {
         let (endpoint, handshakes) = (endpoint.clone(), Arc::clone(&handshakes));
         opening.spawn(async move {
             let _one_of_few = handshakes.acquire().await?;
-            let mut attempt = 1;
-            loop {
-                match timeout(ATTEMPT, open(&endpoint, address)).await {
-                    Ok(Ok(open)) => return Ok(open),
-                    Ok(Err(failure)) if attempt == ATTEMPTS => return Err(failure),
-                    Err(late) if attempt == ATTEMPTS => return Err(Failure::from(late)),
-                    failed => writeln!(std::io::stderr(), "attempt {attempt} failed: {:?}", failed.err())?,
-                }
-                attempt += 1;
-            }
+            open(&endpoint, address).await
         });
     }
     let mut holding = JoinSet::new();
