@@ -9,10 +9,10 @@ import { missing, outputFolder, testsFolder } from './support/binaries.mjs';
 import { isolated } from './support/network.mjs';
 
 /** Quick ones first. */
-const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'browsers', 'networks', 'memory'];
+const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'networks', 'memory'];
 
 /** These break networks, and get one of their own. */
-const ISOLATED = new Set(['networks']);
+const ISOLATED = new Set(['netem', 'networks']);
 
 /** No file takes a third of this. */
 const FILE_MS = 600_000;

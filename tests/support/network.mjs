@@ -14,9 +14,9 @@ export function isolated(command, args) {
   return [binaries.unshare, [...asRoot, '--net', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh', command, ...args]];
 }
 
-/** Throws when this is not such a namespace: firewall rules are no business of ours anywhere else. */
+/** Throws when this is not such a namespace: firewall rules are no business of ours anywhere else. netem's devices are ours. */
 export function assertIsolated() {
-  const others = Object.keys(networkInterfaces()).filter((name) => name !== 'lo');
+  const others = Object.keys(networkInterfaces()).filter((name) => name !== 'lo' && !name.startsWith('tl-'));
   if (others.length > 0) {
     throw new Error(`this file breaks networks, and here is a real one (${others}): run it with node run.mjs networks`);
   }
@@ -31,6 +31,12 @@ export async function drop(...rules) {
   await heal();
   const lines = rules.map((rule) => `${rule} drop`).join('\n');
   const script = `table inet faults {\n chain input {\n type filter hook input priority 0;\n ${lines}\n }\n }`;
+  nft(script);
+}
+
+/** Runs a script of nft. */
+export function nft(script) {
+  assertIsolated();
   execFileSync(binaries.nft, ['-f', '-'], { input: script });
 }
 
