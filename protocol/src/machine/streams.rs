@@ -52,10 +52,10 @@ pub enum OpenStreamError {
     Closed(Close),
 }
 
-/// On which way STREAM and END of a stream travel on the current link.
+/// On which way STREAM and END of one direction of a stream travel on the current link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Not known yet: who opened the stream says so by its first STREAM.
+    /// Not known yet: who opened the stream says so by its first STREAM, and the other side follows.
     Open,
     /// The stream's own native one.
     Native,
@@ -67,7 +67,8 @@ pub(super) enum Way {
 struct Stream {
     sending: Sending,
     receiving: Receiving,
-    way: Way,
+    send_way: Way,
+    receive_way: Way,
     /// We opened it, and have not said so on this link.
     announce: bool,
 }
@@ -155,7 +156,10 @@ impl Streams {
         self.native = native;
         for (&id, stream) in &mut self.table {
             let ours = (id % 2 == 1) == (self.role == Role::Client);
-            stream.way = if native { Way::Open } else { Way::Link };
+            // Who opened it may have forgotten it, when our half has ended: it would never be announced again.
+            let waits = native && (ours || !stream.sending.is_ending());
+            stream.send_way = if waits { Way::Open } else { Way::Link };
+            stream.receive_way = if native { Way::Open } else { Way::Link };
             stream.announce = ours;
             if stream.sending.link_changed() | stream.receiving.link_changed() {
                 self.control.insert(id);
@@ -170,12 +174,12 @@ impl Streams {
 
     /// A stream of ours that has no way on this link yet.
     pub(super) fn unrouted(&self) -> Option<u64> {
-        self.table.iter().find(|(id, stream)| stream.way == Way::Open && self.is_ours(**id)).map(|(id, _)| *id)
+        self.table.iter().find(|(id, stream)| stream.send_way == Way::Open && self.is_ours(**id)).map(|(id, _)| *id)
     }
 
     pub(super) fn route(&mut self, id: u64, native: bool) {
         if let Some(stream) = self.table.get_mut(&id) {
-            stream.way = if native { Way::Native } else { Way::Link };
+            stream.send_way = if native { Way::Native } else { Way::Link };
         }
     }
 
@@ -471,10 +475,7 @@ impl Streams {
             let mut wrote = false;
             for id in ids {
                 let Some(stream) = self.table.get_mut(&id) else { continue };
-                if stream.way == Way::Open && !stream.announce {
-                    continue;
-                }
-                if stream.way == Way::Link && stream.write(id, max, packet) {
+                if stream.send_way == Way::Link && stream.write(id, max, packet) {
                     wrote = true;
                     self.turn = id;
                 }
@@ -487,7 +488,7 @@ impl Streams {
 
     /// STREAM and END of one stream, for its native one.
     pub(super) fn write_native(&mut self, id: u64, max: usize, packet: &mut packet::Builder) {
-        if let Some(stream) = self.table.get_mut(&id).filter(|stream| stream.way == Way::Native) {
+        if let Some(stream) = self.table.get_mut(&id).filter(|stream| stream.send_way == Way::Native) {
             while stream.write(id, max, packet) {}
         }
     }
@@ -498,18 +499,22 @@ const MAX_CONTROL_FRAME: usize = 26;
 
 impl Stream {
     fn new(way: Way, announce: bool) -> Self {
-        Self { sending: Sending::default(), receiving: Receiving::default(), way, announce }
+        let (sending, receiving) = (Sending::default(), Receiving::default());
+        Self { sending, receiving, send_way: way, receive_way: way, announce }
     }
 
     /// STREAM or END came this way.
     fn came_by(&mut self, ours: bool, way: Way) -> Result<(), Close> {
-        if self.way == Way::Open && !ours {
-            self.way = way;
+        if self.receive_way == Way::Open {
+            self.receive_way = way;
         }
-        if self.way == way {
+        if self.send_way == Way::Open && !ours {
+            self.send_way = way;
+        }
+        if self.receive_way == way {
             return Ok(());
         }
-        Err(violation("STREAM or END on another way than the one that the stream was announced on"))
+        Err(violation("STREAM or END on another way than those before them on this link"))
     }
 
     /// Writes one STREAM frame, or END; false when there is nothing to send or no room.

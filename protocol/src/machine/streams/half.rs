@@ -127,6 +127,10 @@ impl Sending {
         self.phase == SendPhase::Over && self.stopped.is_none()
     }
 
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.phase, SendPhase::Ending { .. })
+    }
+
     pub(super) fn is_reset(&self) -> bool {
         matches!(self.phase, SendPhase::Reset { .. })
     }
