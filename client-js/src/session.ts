@@ -382,7 +382,7 @@ export class Session {
       lost: (loss) => react(() => this.#lose(loss)),
     });
     react(() => {
-      machine.linkOpened(now(), link.datagrams?.maxSize() ?? 0);
+      machine.linkOpened(now(), { nativeDatagram: link.datagrams?.maxSize() ?? 0, nativeStreams: false });
       machine.handleFrame(now(), { type: 'welcome', welcome });
     });
   }
@@ -533,7 +533,7 @@ export class Session {
             this.#events.emit('datagram', event.bytes);
           } else if (event.type === 'silent') {
             this.#lose(event.close);
-          } else {
+          } else if (event.type === 'closed') {
             this.#deliverMessages();
             this.#handleClosed(event.close);
           }

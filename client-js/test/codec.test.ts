@@ -3,9 +3,15 @@ import { CODE_NAMES, ProtocolError } from '../src/protocol/close.js';
 import { decodePacket, frameDecoder } from '../src/protocol/codec.js';
 import {
   ACK,
+  END,
   type Frame,
+  GOAWAY,
   PING,
   PONG,
+  RESET,
+  STOP,
+  STREAMS,
+  TAKEN,
   writeClose,
   writeDatagram,
   writeFields,
@@ -29,8 +35,7 @@ describe('frames', () => {
       for (const pieces of cuts(bytes(raw))) {
         expect(decode(pieces)).toEqual([plain(frame)]);
       }
-      // WELCOME is the server's, and there is no other stream than 0: this client writes neither.
-      if (canonical && frame.type !== 'WELCOME' && !frame['stream']) {
+      if (canonical && frame.type !== 'WELCOME') {
         expect(hex(encode(fromVector(frame)))).toBe(hex(bytes(raw)));
       }
     });
@@ -86,7 +91,7 @@ describe('hostile and large input', () => {
   it('8 MB in pieces of any size are read in linear time', () => {
     const out = new Writer();
     for (let offset = 0; offset < 8_000_000; offset += 16_000) {
-      writeStreamHeader(out, offset, 16_000);
+      writeStreamHeader(out, 0, offset, 16_000);
       out.bytes(new Uint8Array(16_000));
     }
     const all = out.finish();
@@ -143,7 +148,7 @@ function encode(frame: Frame): Uint8Array {
       writeClose(out, frame.close);
       break;
     case 'stream':
-      writeStreamHeader(out, frame.offset, frame.data.length);
+      writeStreamHeader(out, frame.stream, frame.offset, frame.data.length);
       out.bytes(frame.data);
       break;
     case 'ack':
@@ -157,6 +162,24 @@ function encode(frame: Frame): Uint8Array {
       break;
     case 'pong':
       writeFields(out, PONG, frame.id, frame.timeUs);
+      break;
+    case 'end':
+      writeFields(out, END, frame.stream, frame.size);
+      break;
+    case 'reset':
+      writeFields(out, RESET, frame.stream, frame.code);
+      break;
+    case 'stop':
+      writeFields(out, STOP, frame.stream, frame.code);
+      break;
+    case 'streams':
+      writeFields(out, STREAMS, frame.limit);
+      break;
+    case 'taken':
+      writeFields(out, TAKEN, frame.count);
+      break;
+    case 'goaway':
+      writeFields(out, GOAWAY, frame.delayMs);
       break;
     case 'welcome':
       throw new Error('not written by a client');

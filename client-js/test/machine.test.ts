@@ -79,7 +79,10 @@ function run({ steps, max_packet: maxPacket = 262_144 }: Scenario): void {
     const context = `step ${index + 1} ${step.why ?? ''}`;
     let events: Record<string, unknown>[] = [];
     if (step.link_opened) {
-      machine.linkOpened(now, step.link_opened.native_datagrams ?? 0);
+      machine.linkOpened(now, {
+        nativeDatagram: step.link_opened.native_datagrams ?? 0,
+        nativeStreams: false,
+      });
       opening = true;
     } else if (step.frame) {
       opening &&= step.frame.type !== 'WELCOME';
@@ -145,7 +148,7 @@ function run({ steps, max_packet: maxPacket = 262_144 }: Scenario): void {
     expect(datagrams, context).toEqual((step.datagrams ?? []).map((data) => hex(bytes(data))));
     expect(events.map(loose(step.events)), context).toEqual((step.events ?? []).map(eventOf));
     if (step.next_timeout !== undefined && !opening) {
-      expect(micros(machine.timeout), context).toBe(step.next_timeout);
+      expect(micros(machine.deadline), context).toBe(step.next_timeout);
     }
     checkState(machine, now, step.state ?? {}, context);
   }

@@ -40,6 +40,7 @@ const NUMBER_KEYS: Record<string, string> = {
   heartbeatMs: 'heartbeat',
   idleMs: 'idle',
   maxMessage: 'max_message',
+  windowMs: 'window',
 };
 
 /** Our frame in the notation of the files, with all bytes in plain hex. */
@@ -64,6 +65,11 @@ export function toVector(frame: Frame): VectorFrame {
       return { type: 'PING', id: frame.id };
     case 'pong':
       return { type: 'PONG', id: frame.id, time: frame.timeUs };
+    case 'goaway':
+      return { type: 'GOAWAY', delay: frame.delayMs };
+    default:
+      // The fields have the same names on both sides.
+      return { ...frame, type: frame.type.toUpperCase() };
   }
 }
 
@@ -83,13 +89,14 @@ export function fromVector(frame: VectorFrame): Frame {
   const it = plain(frame) as unknown as Record<string, never>;
   switch (frame.type) {
     case 'WELCOME': {
-      const { type: _, time, heartbeat, idle, max_message, ...rest } = it;
+      const { type: _, time, heartbeat, idle, max_message, window, ...rest } = it;
       const welcome = {
         ...rest,
         timeUs: time,
         heartbeatMs: heartbeat,
         idleMs: idle,
         maxMessage: max_message,
+        windowMs: window,
       };
       return { type: 'welcome', welcome: welcome as never };
     }
@@ -122,6 +129,14 @@ export function fromVector(frame: VectorFrame): Frame {
       return { type: 'ping', id: it['id'] ?? 0 };
     case 'PONG':
       return { type: 'pong', id: it['id'] ?? 0, timeUs: it['time'] ?? 0 };
+    case 'GOAWAY':
+      return { type: 'goaway', delayMs: it['delay'] ?? 0 };
+    case 'END':
+    case 'RESET':
+    case 'STOP':
+    case 'STREAMS':
+    case 'TAKEN':
+      return { ...it, type: frame.type.toLowerCase() } as never;
     default:
       throw new Error(`unknown frame ${frame.type}`);
   }

@@ -171,6 +171,8 @@ export class FakeLink implements Link {
       maxMessage: 4_194_304,
       received: 0,
       limit: 262_144,
+      streams: 100,
+      windowMs: 120_000,
       ...fields,
     };
     this.handlers.frame({ type: 'welcome', welcome });

@@ -23,6 +23,8 @@ export const CODE_NAMES = [
   'SHUTTING_DOWN',
   'BAD_REQUEST',
   'UNREACHABLE',
+  'LINK_REPLACED',
+  'STREAM_LIMIT',
 ] as const;
 
 /** Name of one of the protocol's close codes. */

@@ -2,7 +2,7 @@
 
 import { toBase64Url } from './base64.js';
 import { type Close, ProtocolError } from './close.js';
-import { MAX_DATAGRAM, MAX_REASON } from './limits.js';
+import { MAX_DATAGRAM, MAX_REASON, MAX_U32 } from './limits.js';
 import { readVarint, varintLength, Writer } from './varint.js';
 
 /** The content of WELCOME (SPEC section 3.1). */
@@ -25,6 +25,10 @@ export interface Welcome {
   readonly received: number;
   /** The client may send bytes of stream 0 below this offset. */
   readonly limit: number;
+  /** How many streams the client may open in all. */
+  readonly streams: number;
+  /** How long the server keeps a session without a link, in milliseconds. */
+  readonly windowMs: number;
 }
 
 /** One frame. Byte arrays are views that are valid until the next bytes are decoded. */
@@ -35,7 +39,13 @@ export type Frame =
   | { readonly type: 'ack'; readonly stream: number; readonly received: number; readonly limit: number }
   | { readonly type: 'datagram'; readonly data: Uint8Array }
   | { readonly type: 'ping'; readonly id: number }
-  | { readonly type: 'pong'; readonly id: number; readonly timeUs: number };
+  | { readonly type: 'pong'; readonly id: number; readonly timeUs: number }
+  | { readonly type: 'end'; readonly stream: number; readonly size: number }
+  | { readonly type: 'reset'; readonly stream: number; readonly code: number }
+  | { readonly type: 'stop'; readonly stream: number; readonly code: number }
+  | { readonly type: 'streams'; readonly limit: number }
+  | { readonly type: 'taken'; readonly count: number }
+  | { readonly type: 'goaway'; readonly delayMs: number };
 
 const WELCOME = 1;
 const CLOSE = 2;
@@ -44,9 +54,20 @@ export const ACK = 4;
 const DATAGRAM = 5;
 export const PING = 6;
 export const PONG = 7;
+export const END = 8;
+export const RESET = 9;
+export const STOP = 10;
+export const STREAMS = 11;
+export const TAKEN = 12;
+export const GOAWAY = 13;
+
+/** `received` of an ACK that confirms END or RESET. */
+export const DONE = Number.MAX_SAFE_INTEGER;
 
 /** Bytes that a STREAM frame needs beside its data, at most. */
 export const MAX_STREAM_HEADER = 21;
+/** Bytes of a frame of varints, at most: ACK, with three of them. */
+export const MAX_FIELDS_FRAME = 26;
 /** Bytes that a DATAGRAM frame needs beside its data, at most. */
 export const MAX_DATAGRAM_HEADER = 3;
 
@@ -63,6 +84,11 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
     const { value, end } = readVarint(payload, at) ?? { value: Number.NaN, end: 0 };
     check(value >= 0);
     at = end;
+    return value;
+  };
+  const u32 = (): number => {
+    const value = int();
+    check(value <= MAX_U32);
     return value;
   };
   const take = (length: number): Uint8Array => {
@@ -85,16 +111,18 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
         maxMessage: int(),
         received: int(),
         limit: int(),
+        streams: int(),
+        windowMs: int(),
       };
       check(welcome.heartbeatMs > 0 && welcome.idleMs > 0);
       // Bytes after the known fields are for later versions.
       return { type: 'welcome', welcome };
     }
     case CLOSE: {
-      const code = int();
+      const code = u32();
       const [origin = 0] = take(1);
       const reason = payload.subarray(at);
-      check(code <= 0xffff_ffff && origin <= 1 && reason.length <= MAX_REASON);
+      check(origin <= 1 && reason.length <= MAX_REASON);
       return {
         type: 'close',
         close: { code, application: origin === 1, reason: decodeUtf8(reason, malformed) },
@@ -119,6 +147,24 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
     case PONG:
       frame = { type: 'pong', id: int(), timeUs: int() };
       break;
+    case END:
+      frame = { type: 'end', stream: int(), size: int() };
+      break;
+    case RESET:
+      frame = { type: 'reset', stream: int(), code: u32() };
+      break;
+    case STOP:
+      frame = { type: 'stop', stream: int(), code: u32() };
+      break;
+    case STREAMS:
+      frame = { type: 'streams', limit: int() };
+      break;
+    case TAKEN:
+      frame = { type: 'taken', count: int() };
+      break;
+    case GOAWAY:
+      frame = { type: 'goaway', delayMs: u32() };
+      break;
     default:
       throw new ProtocolError('UNKNOWN_FRAME', `unknown frame ${kind}`);
   }
@@ -133,7 +179,7 @@ export function checkDatagram({ length }: Uint8Array): void {
   }
 }
 
-/** Writes a frame whose fields are all varints: ACK, PING, PONG. */
+/** Writes a frame whose fields are all varints: any but WELCOME, CLOSE, STREAM and DATAGRAM. */
 export function writeFields(out: Writer, kind: number, ...fields: number[]): void {
   const payload = new Writer();
   for (const field of fields) {
@@ -146,11 +192,11 @@ export function writeDatagram(out: Writer, data: Uint8Array): void {
   writeFrame(out, DATAGRAM, data);
 }
 
-/** Everything of a STREAM frame of the message stream but its `length` bytes of data. */
-export function writeStreamHeader(out: Writer, offset: number, length: number): void {
+/** Everything of a STREAM frame but its `length` bytes of data. */
+export function writeStreamHeader(out: Writer, stream: number, offset: number, length: number): void {
   out.varint(STREAM);
-  out.varint(1 + varintLength(offset) + length);
-  out.varint(0);
+  out.varint(varintLength(stream) + varintLength(offset) + length);
+  out.varint(stream);
   out.varint(offset);
 }
 

@@ -9,30 +9,38 @@
 // `now` is always in milliseconds since the Unix epoch, from a clock that never goes back.
 
 import { type Close, ProtocolError, protocolClose } from './close.js';
+import { DatagramCredit } from './credit.js';
 import { type DatagramKey, DatagramSlots } from './datagrams.js';
 import {
   ACK,
   checkDatagram,
   type Frame,
+  GOAWAY,
   MAX_DATAGRAM_HEADER,
+  MAX_FIELDS_FRAME,
   MAX_STREAM_HEADER,
-  PING,
-  PONG,
   type Welcome,
   writeClose,
   writeDatagram,
   writeFields,
 } from './frames.js';
-import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_OPEN_PINGS, MAX_REASON, STREAM_CHUNK } from './limits.js';
+import { Heartbeat } from './heartbeat.js';
+import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_REASON, STREAM_CHUNK, WINDOW } from './limits.js';
 import { assembler, encodeMessage, type Message } from './message.js';
 import { StreamReceiver, StreamSender } from './stream.js';
+import { Streams } from './streams.js';
 import { Writer } from './varint.js';
 
 /** What the owner gets to see. */
 export type MachineEvent =
   /** WELCOME has arrived. `gap` says what was lost when it opened another session than the one before. */
   | { readonly type: 'opened'; readonly gap: Gap | undefined }
-  | { readonly type: 'datagram'; readonly bytes: Uint8Array<ArrayBuffer> }
+  /** `link`: which link's credit it holds until it is taken; 0 for none. */
+  | { readonly type: 'datagram'; readonly bytes: Uint8Array<ArrayBuffer>; readonly link: number }
+  /** The server has opened a stream. */
+  | { readonly type: 'stream'; readonly id: number }
+  /** The link may be dead: it is time to open another. And: something was heard again. */
+  | { readonly type: 'suspect' | 'trusted' }
   /** Nothing was heard for too long: the link is dead. Its owner decides what follows. */
   | { readonly type: 'silent'; readonly close: Close }
   /** The session has ended. */
@@ -43,6 +51,14 @@ export interface Gap {
   readonly previousId: string;
   /** Bytes of messages that were sent on the old session and not acknowledged: they may have been lost. */
   readonly unacknowledgedBytes: number;
+}
+
+/** What a link can do beside carrying packets. */
+export interface LinkTraits {
+  /** The largest of its own datagrams, in bytes; 0 when it has none. */
+  readonly nativeDatagram: number;
+  /** Whether streams above 0 can have native streams of their own. */
+  readonly nativeStreams: boolean;
 }
 
 /** Counters of one session. Bytes are those of frames and native datagrams, without what the carrier adds. */
@@ -59,8 +75,6 @@ export interface Counters {
 
 type Phase = 'detached' | 'opening' | 'open' | 'closing' | 'closed';
 
-/** Bytes of an ACK frame, at most: room that is kept for it at the end of every packet. */
-const MAX_ACK_FRAME = 26;
 /** How long a CLOSE waits for the stream bytes before it, and again for a link that takes it. */
 const CLOSE_PATIENCE_MS = 3_000;
 
@@ -83,43 +97,46 @@ export class Machine {
   #flush = false;
   #deadline = 0;
   #nativeDatagram = 0;
-  #sender = new StreamSender();
-  #receiver = new StreamReceiver();
+  #nativeStreams = false;
+  #sender = new StreamSender(0, 0);
+  #receiver = new StreamReceiver(WINDOW);
   #assembler = assembler(DEFAULT_MAX_MESSAGE);
+  #streams = this.#newStreams();
   /** Messages of the old session that never left: they follow on the new one after what the application sends first. */
   #kept: Uint8Array[] = [];
   readonly #outgoing = new DatagramSlots();
+  readonly #credit = new DatagramCredit();
+  readonly #heartbeat = new Heartbeat();
   readonly #messages: { message: Message; taken: () => void }[] = [];
   #firstMessage = 0;
   readonly #events: MachineEvent[] = [];
-  #heard = 0;
-  /** When a link that was probed counts as dead, unless something is heard. */
-  #suspectUntil = 0;
+  /** Counts the links, those that had no WELCOME, too. */
+  #links = 0;
+  /** When ACKs that wait for company go alone. */
   #ackAt = Infinity;
-  #ackDue = false;
-  #pingAt = 0;
-  #pingDue = false;
-  #pingId = 0;
-  /** When the PINGs that have no answer yet were sent, by id. */
-  #pings = new Map<number, number>();
-  #pong: number | undefined;
-  #rttMs = 0;
-  #proven = false;
-  #clockOffsetMs = 0;
+  /** When the server wants this session to leave, and whether this side holds back, and has said that it is ready. */
+  #leaveAt = Infinity;
+  #isLeaving = false;
+  #isReady = false;
 
   // ---- the link ----
 
-  /** A link carries the session from now on; its WELCOME is the next frame. `nativeDatagram`: the largest of its own datagrams, or 0. */
-  linkOpened(now: number, nativeDatagram: number): void {
+  /**
+   * A link carries the session from now on, in the place of the one before, if there was one; its WELCOME is the
+   * next frame. What still arrives on the one before is `handleLateFrame`'s until the first frame after WELCOME.
+   */
+  linkOpened(now: number, { nativeDatagram, nativeStreams }: LinkTraits): void {
     if (this.#phase === 'closing' || this.#phase === 'closed') {
       return;
     }
     this.#phase = 'opening';
+    this.#links++;
     this.#nativeDatagram = nativeDatagram;
-    this.heard(now, 0);
-    this.#pings.clear();
-    this.#proven = false;
-    this.#pong = undefined;
+    this.#nativeStreams = nativeStreams;
+    this.#heartbeat.linkOpened(now);
+    this.#credit.linkOpened();
+    this.#streams.linkOpened(nativeStreams);
+    this.#isReady = false;
     this.#ackAt = Infinity;
   }
 
@@ -142,44 +159,60 @@ export class Machine {
   /** `bytes` arrived, also if they are no frames: the server is alive. */
   heard(now: number, bytes: number): void {
     this.counters.bytesIn += bytes;
-    this.#heard = now;
-    this.#suspectUntil = 0;
+    this.#heartbeat.heard(now);
+    this.#watch(now);
   }
 
   /** Doubt about the link: a PING goes now, and unless anything is heard within `patienceMs`, the link is dead. */
   probe(now: number, patienceMs: number): void {
-    if (!this.#suspectUntil) {
-      this.#suspectUntil = now + patienceMs;
-      this.#pingDue = true;
-    }
+    this.#heartbeat.probe(now, patienceMs);
   }
 
   // ---- what arrives ----
 
   handleFrame(now: number, frame: Frame): void {
     this.heard(now, 0);
-    this.#guarded(now, () => {
-      if (this.#phase === 'closing') {
-        if (frame.type === 'ack') {
-          // The stream bytes before our CLOSE may be waiting for this credit.
-          this.#sender.acknowledge(frame.received, frame.limit);
-        } else if (frame.type === 'close') {
-          this.linkLost();
-        }
-      } else if (frame.type === 'close') {
-        this.#end(frame.close);
-      } else if (this.#phase === 'open') {
-        this.#dispatch(now, frame);
-      } else if (this.#phase === 'opening') {
-        this.#handleWelcome(now, frame);
+    if (frame.type !== 'pong') {
+      this.#heartbeat.traffic(now, true);
+    }
+    this.#handle(now, frame, 'link');
+  }
+
+  /** A frame came on the link that was the current one before: it counts until the new one's first after WELCOME. */
+  handleLateFrame(now: number, frame: Frame): void {
+    if (this.#phase === 'opening') {
+      return; // there is no newer link yet
+    }
+    if (!'welcome ping pong taken'.includes(frame.type)) {
+      this.#handle(now, frame, undefined);
+    }
+  }
+
+  /**
+   * A frame came on a native stream, whose stream above 0 is `known`, if it is: that of the frames before it, or the
+   * one that it was opened for. Returns the stream.
+   */
+  handleNativeFrame(now: number, known: number | undefined, frame: Frame): number | undefined {
+    this.heard(now, 0);
+    this.#heartbeat.traffic(now, true);
+    if (frame.type === 'stream' || frame.type === 'end') {
+      const { stream } = frame;
+      // Only who opened a stream opens its native one.
+      if (stream === known || (known === undefined && stream > 0 && stream % 2 === 0)) {
+        this.#handle(now, frame, 'native');
+        return stream;
       }
-    });
+    }
+    const why = `${frame.type} on a native stream`;
+    this.handleViolation(now, protocolClose('PROTOCOL_VIOLATION', why));
+    return known;
   }
 
   /** A native datagram arrived. */
   handleDatagram(now: number, bytes: Uint8Array): void {
     this.heard(now, bytes.length);
-    this.#guarded(now, () => this.#receiveDatagram(bytes));
+    this.#heartbeat.traffic(now, true);
+    this.#guarded(now, () => this.#receiveDatagram(bytes, 0));
   }
 
   /** What arrived could not be read, or is against the rules of its carrier: the session ends. */
@@ -191,8 +224,13 @@ export class Machine {
 
   /** When `handleTimeout` wants to be called; Infinity when there is nothing to wait for. */
   get timeout(): number {
+    return this.#phase === 'open' ? Math.min(this.deadline, this.#heartbeat.doubtAt) : this.deadline;
+  }
+
+  /** The same without the client's doubts about its link: what every implementation waits for. */
+  get deadline(): number {
     if (this.#phase === 'open') {
-      return Math.min(this.#deadAt, this.#pingAt, this.#ackAt);
+      return Math.min(this.#heartbeat.timeout, this.#ackAt, this.#isLeaving ? Infinity : this.#leaveAt);
     }
     return this.#phase === 'closing' ? this.#deadline : Infinity;
   }
@@ -206,19 +244,18 @@ export class Machine {
         this.linkLost();
       }
     } else if (this.#phase === 'open') {
-      if (now >= this.#deadAt) {
-        const reason = `silent for ${Math.round(now - this.#heard)} ms`;
+      const silence = this.#heartbeat.silence(now);
+      if (silence) {
+        const reason = `silent for ${Math.round(silence)} ms`;
         this.#events.push({ type: 'silent', close: protocolClose('IDLE_TIMEOUT', reason) });
-        this.heard(now, 0);
       }
-      // Due, not sent: the link may not take anything now, and the next timeout must lie ahead all the same.
-      if (now >= this.#pingAt) {
-        this.#startHeartbeat(now);
-      }
+      this.#heartbeat.handleTimeout(now);
+      this.#watch(now);
       if (now >= this.#ackAt) {
         this.#ackAt = Infinity;
-        this.#ackDue = true;
+        this.#receiver.isDue = true;
       }
+      this.#leaveInTime(now);
     }
   }
 
@@ -228,23 +265,48 @@ export class Machine {
   packet(now: number, max: number): Uint8Array<ArrayBuffer> | null {
     const out = new Writer(256);
     if (this.#phase === 'open') {
-      this.#writeControl(now, out);
-      this.#writeDatagrams(max, out);
-      this.#writeStream(max, out);
-      this.#writeAcknowledgement(out);
+      this.#heartbeat.write(now, out);
+      const quiet = out.length;
+      this.#writeGoaway(out);
+      this.#credit.write(out);
+      if (this.#welcome?.resumed && this.#receiver.isDue) {
+        // On a further link: what the server may not know goes before what it may have.
+        this.#writeAcknowledgements(max, out);
+      }
+      this.#streams.writeControl(max, out);
+      this.#writeDatagrams(now, max, out);
+      this.#writeStreams(max, out);
+      this.#writeAcknowledgements(max, out);
+      if (out.length > quiet) {
+        this.#heartbeat.traffic(now, false);
+      }
     } else if (this.#phase === 'closing' && this.#close) {
       if (this.#flush) {
-        this.#writeStream(max, out);
+        this.#writeStreams(max, out);
       }
       // A CLOSE that does not fit any more has a packet of its own.
       const fits = !out.length || out.length + MAX_REASON + MAX_STREAM_HEADER <= max;
-      if (fits && !(this.#flush && this.#sender.unsent)) {
+      if (fits && !(this.#flush && (this.#sender.unsent || this.#streams.isWaiting))) {
         writeClose(out, this.#close);
         this.linkLost();
       }
     }
     this.counters.bytesOut += out.length;
     return out.length ? out.finish() : null;
+  }
+
+  /** The next packet of about `max` bytes at most for the native stream of a stream above 0, or `null`. */
+  nativePacket(now: number, id: number, max: number): Uint8Array<ArrayBuffer> | null {
+    const out = new Writer(256);
+    if (this.#phase === 'open' || (this.#phase === 'closing' && this.#flush)) {
+      this.#streams.writeNative(id, max, out);
+    }
+    if (!out.length) {
+      return null;
+    }
+    this.#heartbeat.traffic(now, false);
+    this.counters.bytesOut += out.length;
+    return out.finish();
   }
 
   /** Whether there is a datagram for a link that has its own. */
@@ -269,7 +331,11 @@ export class Machine {
   }
 
   event(): MachineEvent | undefined {
-    return this.#events.shift();
+    const event = this.#events.shift();
+    if (event?.type === 'datagram' && event.link === this.#links) {
+      this.#credit.took();
+    }
+    return event;
   }
 
   /** The next message; taking it frees its credit. */
@@ -292,6 +358,7 @@ export class Machine {
 
   /** Takes a datagram to send: of those with the same key, the newest is sent. */
   sendDatagram(bytes: Uint8Array, key: DatagramKey | undefined): void {
+    this.#credit.offered();
     this.counters.datagramsDropped += this.#outgoing.put(key, bytes);
   }
 
@@ -308,6 +375,16 @@ export class Machine {
   }
 
   // ---- what is known ----
+
+  /** The streams above 0 of this session: the application's side of them, and which of them wait for native streams. */
+  get streams(): Streams {
+    return this.#streams;
+  }
+
+  /** Whether the link may be dead. */
+  get isSuspect(): boolean {
+    return this.#heartbeat.isSuspect;
+  }
 
   /** The newest WELCOME. */
   get welcome(): Welcome | undefined {
@@ -330,26 +407,22 @@ export class Machine {
     return this.#welcome?.maxMessage ?? DEFAULT_MAX_MESSAGE;
   }
 
-  /** Smoothed, in milliseconds; 0 before the first PONG. */
+  /** Smoothed, on this link, in milliseconds; 0 before its first PONG. */
   get rttMs(): number {
-    return this.#rttMs;
+    return this.#heartbeat.rttMs;
   }
 
   /** Whether the server has answered a PING on this link: that it carries frames both ways. */
   get isProven(): boolean {
-    return this.#proven;
+    return this.#heartbeat.isProven;
   }
 
   /** The server's clock in milliseconds since the Unix epoch; our own before the first WELCOME. */
   serverTime(now: number): number {
-    return now + this.#clockOffsetMs;
+    return this.#heartbeat.serverTime(now);
   }
 
   // ---- inside ----
-
-  get #deadAt(): number {
-    return this.#suspectUntil || this.#heard + (this.#welcome?.idleMs ?? 0);
-  }
 
   #guarded(now: number, work: () => void): void {
     try {
@@ -362,13 +435,32 @@ export class Machine {
     }
   }
 
-  #dispatch(now: number, frame: Frame): void {
-    if ('stream' in frame && frame.stream !== 0) {
-      throw new ProtocolError('PROTOCOL_VIOLATION', `no stream ${frame.stream}`);
+  #handle(now: number, frame: Frame, way: 'native' | 'link' | undefined): void {
+    this.#guarded(now, () => {
+      if (this.#phase === 'closing') {
+        if (frame.type === 'ack' || frame.type === 'stop') {
+          // The stream bytes before our CLOSE may be waiting for this credit, or in vain.
+          this.#dispatch(now, frame, way);
+        } else if (frame.type === 'close') {
+          this.linkLost();
+        }
+      } else if (frame.type === 'close') {
+        this.#end(frame.close);
+      } else if (this.#phase === 'open') {
+        this.#dispatch(now, frame, way);
+      } else if (this.#phase === 'opening') {
+        this.#handleWelcome(now, frame);
+      }
+    });
+  }
+
+  #dispatch(now: number, frame: Frame, way: 'native' | 'link' | undefined): void {
+    if ('stream' in frame && frame.stream > 0) {
+      this.#streams.handle(frame, way);
+      this.#planAcks(now);
+      return;
     }
     switch (frame.type) {
-      case 'welcome':
-        throw new ProtocolError('PROTOCOL_VIOLATION', 'second WELCOME');
       case 'stream': {
         const receiver = this.#receiver;
         this.#assembler.push(receiver.accept(frame.offset, frame.data), ({ message, cost }) => {
@@ -376,22 +468,35 @@ export class Machine {
           this.counters.messagesIn++;
           this.#messages.push({ message, taken: () => receiver.queued(-cost) });
         });
-        if (receiver.hasNews) {
-          this.#ackAt = Math.min(this.#ackAt, now + ACK_DELAY_MS);
-        }
+        this.#planAcks(now);
         break;
       }
       case 'ack':
         this.#sender.acknowledge(frame.received, frame.limit);
         break;
       case 'datagram':
-        this.#receiveDatagram(frame.data);
+        this.#receiveDatagram(frame.data, way ? this.#links : 0);
         break;
       case 'ping':
-        this.#pong = frame.id;
+        this.#heartbeat.handlePing(frame.id);
         break;
       case 'pong':
-        this.#handlePong(now, frame.id, frame.timeUs);
+        this.#heartbeat.handlePong(now, frame.id, frame.timeUs);
+        this.#watch(now);
+        break;
+      case 'streams':
+        this.#streams.allow(frame.limit);
+        break;
+      case 'taken':
+        this.#credit.handleTaken(frame.count);
+        break;
+      case 'goaway':
+        // The first one counts.
+        this.#leaveAt = Math.min(this.#leaveAt, now + frame.delayMs);
+        this.#leaveInTime(now);
+        break;
+      default:
+        throw new ProtocolError('PROTOCOL_VIOLATION', `${frame.type} not allowed here`);
     }
   }
 
@@ -400,113 +505,133 @@ export class Machine {
       throw new ProtocolError('PROTOCOL_VIOLATION', 'no WELCOME');
     }
     const { welcome } = frame;
-    const { version, session, resumed, received, limit, maxMessage } = welcome;
+    const { version, session, resumed, received, limit, maxMessage, streams } = welcome;
     if (version !== 1) {
       throw new ProtocolError('UNSUPPORTED_VERSION', `version ${version}`);
     }
     const previousId = this.#welcome?.session;
     let gap: Gap | undefined;
-    if (resumed && session === previousId) {
-      this.#sender.rewind(received, limit);
-      // The last ACK may be lost with the old link, and the server know of less credit than was granted.
-      this.#ackDue = true;
-    } else {
+    const goesOn = resumed && session === previousId;
+    if (!goesOn) {
       const old = this.#sender;
       this.#kept = old.neverSent();
-      this.#sender = new StreamSender();
-      this.#sender.acknowledge(received, limit);
-      this.#receiver = new StreamReceiver();
+      this.#sender = new StreamSender(0, 0);
+      this.#receiver = new StreamReceiver(WINDOW);
       this.#assembler = assembler(maxMessage);
+      this.#leaveAt = Infinity;
+      this.#isLeaving = false;
       if (previousId) {
         const keptBytes = this.#kept.reduce((sum, chunk) => sum + chunk.length, 0);
         gap = { previousId, unacknowledgedBytes: old.buffered - keptBytes };
+        this.#streams = this.#newStreams();
+        this.#streams.linkOpened(this.#nativeStreams);
       } else {
         this.releaseKept();
       }
     }
+    this.#sender.acknowledge(received, limit);
+    this.#sender.restart();
+    this.#streams.allow(streams);
+    // The last ACK may be lost with the old link, and the server know of less credit than was granted.
+    this.#receiver.isDue = goesOn;
     this.#welcome = welcome;
     this.#resumable = true;
-    this.#clockOffsetMs = welcome.timeUs / 1000 - now;
+    this.#heartbeat.opened(now, welcome, !goesOn);
     this.#phase = 'open';
-    this.#startHeartbeat(now);
     this.#events.push({ type: 'opened', gap });
+    this.#leaveInTime(now);
   }
 
-  #handlePong(now: number, id: number, timeUs: number): void {
-    const sentAt = this.#pings.get(id);
-    if (sentAt === undefined) {
-      return;
-    }
-    for (const older of this.#pings.keys()) {
-      if (older <= id) {
-        this.#pings.delete(older);
-      }
-    }
-    const rtt = Math.max(0.001, now - sentAt);
-    this.#rttMs = this.#rttMs ? (7 * this.#rttMs + rtt) / 8 : rtt;
-    if (!this.#proven || rtt <= this.#rttMs) {
-      // A slow answer says little about the clock.
-      this.#clockOffsetMs = timeUs / 1000 + rtt / 2 - now;
-    }
-    this.#proven = true;
+  #newStreams(): Streams {
+    return new Streams((id) => this.#events.push({ type: 'stream', id }));
   }
 
-  #receiveDatagram(bytes: Uint8Array): void {
+  #receiveDatagram(bytes: Uint8Array, link: number): void {
     checkDatagram(bytes);
     if (this.#phase === 'open') {
       this.counters.datagramsIn++;
-      this.#events.push({ type: 'datagram', bytes: bytes.slice() });
+      this.#events.push({ type: 'datagram', bytes: bytes.slice(), link });
     }
   }
 
-  #startHeartbeat(now: number): void {
-    this.#pingDue = true;
-    this.#pingAt = now + (this.#welcome?.heartbeatMs ?? 0);
-  }
-
-  #writeControl(now: number, out: Writer): void {
-    if (this.#pong !== undefined) {
-      writeFields(out, PONG, this.#pong, Math.floor(now * 1000));
-      this.#pong = undefined;
-    }
-    if (this.#pingDue) {
-      this.#pingDue = false;
-      this.#pings.set(++this.#pingId, now);
-      this.#pings.delete(this.#pingId - MAX_OPEN_PINGS);
-      writeFields(out, PING, this.#pingId);
+  /** Tells the owner when its link has become suspect, or is trusted again. */
+  #watch(now: number): void {
+    if (this.#phase === 'open' && this.#heartbeat.doubts(now)) {
+      this.#events.push({ type: this.isSuspect ? 'suspect' : 'trusted' });
     }
   }
 
-  #writeDatagrams(max: number, out: Writer): void {
+  /** When the server's time for it has come, what was not begun is held back for the next session. */
+  #leaveInTime(now: number): void {
+    if (now >= this.#leaveAt && !this.#isLeaving) {
+      this.#isLeaving = true;
+      this.#sender.hold(true);
+    }
+  }
+
+  #receivers(each: (id: number, receiver: StreamReceiver) => void): void {
+    each(0, this.#receiver);
+    this.#streams.receivers(each);
+  }
+
+  /** An ACK waits a little for company. */
+  #planAcks(now: number): void {
+    this.#receivers((_, { hasNews }) => {
+      if (hasNews) {
+        this.#ackAt = Math.min(this.#ackAt, now + ACK_DELAY_MS);
+      }
+    });
+  }
+
+  #writeGoaway(out: Writer): void {
+    if (this.#isLeaving && !this.#isReady && this.#sender.isAcknowledged && this.#streams.isAcknowledged) {
+      this.#isReady = true;
+      writeFields(out, GOAWAY, 0);
+    }
+  }
+
+  #writeDatagrams(now: number, max: number, out: Writer): void {
     for (let front = this.#outgoing.front(); front; front = this.#outgoing.front()) {
-      const fits = !out.length || out.length + front.length + MAX_DATAGRAM_HEADER + MAX_ACK_FRAME <= max;
-      if (!fits || this.hasNativeDatagram) {
+      const fits = !out.length || out.length + front.length + MAX_DATAGRAM_HEADER + MAX_FIELDS_FRAME <= max;
+      if (!fits || this.hasNativeDatagram || !this.#credit.allows(now, this.#heartbeat.minRttMs)) {
         break;
       }
       writeDatagram(out, this.#outgoing.pop());
+      this.#credit.sent();
       this.counters.datagramsOut++;
     }
   }
 
-  #writeStream(max: number, out: Writer): void {
+  /** The message stream first, then the others in turns. */
+  #writeStreams(max: number, out: Writer): void {
     let wrote = true;
     while (wrote) {
-      const room = max - out.length - MAX_STREAM_HEADER - MAX_ACK_FRAME;
+      const room = max - out.length - MAX_STREAM_HEADER - MAX_FIELDS_FRAME;
       wrote = this.#sender.write(out, Math.min(STREAM_CHUNK, out.length ? room : Math.max(room, 1)));
     }
+    this.#streams.writeData(max, out);
   }
 
-  #writeAcknowledgement(out: Writer): void {
-    if (this.#ackDue || this.#receiver.isUrgent || (out.length && this.#receiver.hasNews)) {
+  /** Writes the ACKs that are due, and in company, or when that of stream 0 is due, everything that is new. */
+  #writeAcknowledgements(max: number, out: Writer): void {
+    const all = this.#receiver.isDue || out.length > 0;
+    let left = false;
+    this.#receivers((id, receiver) => {
+      const wanted = receiver.isDue || receiver.isUrgent || (all && receiver.hasNews);
+      if (wanted && (!out.length || out.length + MAX_FIELDS_FRAME <= max)) {
+        writeFields(out, ACK, id, ...receiver.say());
+      }
+      left ||= receiver.hasNews;
+    });
+    if (!left) {
       this.#ackAt = Infinity;
-      this.#ackDue = false;
-      writeFields(out, ACK, 0, ...this.#receiver.say());
     }
   }
 
   #startClosing(now: number, close: Close, flush: boolean): void {
     if (this.#phase === 'open' || this.#phase === 'opening') {
       this.#outgoing.clear();
+      this.#sender.hold(false);
       this.#close = close;
       this.#flush = flush && this.#phase === 'open';
       this.#deadline = now + CLOSE_PATIENCE_MS;

@@ -1,11 +1,10 @@
-// The two halves of stream 0 (SPEC section 4): what was sent and not acknowledged, and what was received.
+// The two halves of a stream (SPEC section 4): what was sent and not acknowledged, and what was received.
 
 import { ProtocolError } from './close.js';
 import { writeStreamHeader } from './frames.js';
-import { WINDOW } from './limits.js';
 import type { Writer } from './varint.js';
 
-/** One whole message in the stream, in a linked list: taking from its front costs nothing. */
+/** Bytes as the application gave them, on stream 0 one whole message, in a linked list: taking from its front costs nothing. */
 interface Chunk {
   readonly at: number;
   readonly bytes: Uint8Array;
@@ -14,6 +13,7 @@ interface Chunk {
 
 /** The sending half. Keeps every byte until it is acknowledged. */
 export class StreamSender {
+  readonly #stream: number;
   /** The chunks from `#acked` to `#end`. */
   #first: Chunk | null = null;
   #last: Chunk | null = null;
@@ -25,7 +25,14 @@ export class StreamSender {
   #end = 0;
   /** The most that was ever sent: what an ACK may speak of. */
   #sent = 0;
-  #limit = 0;
+  #limit: number;
+  /** Nothing at or above this offset is sent. */
+  #hold = Infinity;
+
+  constructor(stream: number, limit: number) {
+    this.#stream = stream;
+    this.#limit = limit;
+  }
 
   /** Bytes that are kept: not sent, or not acknowledged. */
   get buffered(): number {
@@ -35,6 +42,16 @@ export class StreamSender {
   /** Bytes that the current link was not given yet. */
   get unsent(): number {
     return this.#end - this.#next;
+  }
+
+  /** Where the stream ends so far. */
+  get end(): number {
+    return this.#end;
+  }
+
+  /** Whether the peer has received everything, but what is held back. */
+  get isAcknowledged(): boolean {
+    return this.#acked >= Math.min(this.#end, this.#hold);
   }
 
   push(bytes: Uint8Array): void {
@@ -50,11 +67,11 @@ export class StreamSender {
 
   /** Writes one STREAM frame of up to `max` bytes of data; false when there is nothing to send. */
   write(out: Writer, max: number): boolean {
-    const length = Math.min(max, this.#limit - this.#next, this.unsent);
+    const length = Math.min(max, this.#limit - this.#next, this.#hold - this.#next, this.unsent);
     if (length <= 0) {
       return false;
     }
-    writeStreamHeader(out, this.#next, length);
+    this.announce(out, length);
     const end = this.#next + length;
     while (this.#cursor && this.#next < end) {
       const { at, bytes, next } = this.#cursor;
@@ -67,6 +84,11 @@ export class StreamSender {
     }
     this.#sent = Math.max(this.#sent, end);
     return true;
+  }
+
+  /** Writes a STREAM frame without its `length` bytes of data. */
+  announce(out: Writer, length = 0): void {
+    writeStreamHeader(out, this.#stream, this.#next, length);
   }
 
   /** Takes note of an ACK; lower values than known are ignored. Throws ProtocolError. */
@@ -89,14 +111,24 @@ export class StreamSender {
     }
   }
 
-  /** A new link: goes on from what the peer has received. Throws ProtocolError. */
-  rewind(received: number, limit: number): void {
-    if (received < this.#acked) {
-      throw new ProtocolError('PROTOCOL_VIOLATION', `ACK of ${received}, after ${this.#acked}`);
-    }
-    this.acknowledge(received, limit);
+  /** A new link: goes on from what is known to be received. */
+  restart(): void {
     this.#next = this.#acked;
     this.#cursor = this.#first;
+  }
+
+  /** Drops what was not acknowledged: nobody wants it any more. */
+  abandon(): void {
+    this.#first = this.#last = this.#cursor = null;
+    this.#acked = this.#next = this.#end = this.#sent;
+  }
+
+  /** Sends the rest of a message that has begun, and nothing after it; with `false`, as before. */
+  hold(on: boolean): void {
+    this.#hold = on ? this.#sent : Infinity;
+    for (let chunk = this.#first; on && chunk && chunk.at < this.#sent; chunk = chunk.next) {
+      this.#hold = Math.max(this.#sent, chunk.at + chunk.bytes.length);
+    }
   }
 
   /** The messages of which no byte was ever sent. */
@@ -113,14 +145,36 @@ export class StreamSender {
 
 /** The receiving half: what is in order, what was granted, and what was said of it. */
 export class StreamReceiver {
+  /** An ACK is due, whether or not there is anything new. */
+  isDue = false;
   #received = 0;
-  /** Bytes in whole messages that the application has not taken yet. */
+  /** Bytes that wait for the application: on stream 0, those of whole messages. */
   #waiting = 0;
-  #saidLimit = WINDOW;
+  #window: number;
+  #saidLimit: number;
   #saidReceived = 0;
+
+  constructor(window: number) {
+    this.#window = window;
+    this.#saidLimit = window;
+  }
 
   get received(): number {
     return this.#received;
+  }
+
+  /** How far the peer may be ahead of the application, in bytes. */
+  get window(): number {
+    return this.#window;
+  }
+
+  /** Whether a larger window would help: the application keeps up, and has used a good part of this one. */
+  get keepsUp(): boolean {
+    return this.#waiting === 0 && this.isUrgent;
+  }
+
+  widen(bytes: number): void {
+    this.#window += bytes;
   }
 
   /** Takes note of a STREAM frame; returns the part of `data` that is new. Throws ProtocolError. */
@@ -137,7 +191,7 @@ export class StreamReceiver {
     return fresh;
   }
 
-  /** A message of `cost` bytes waits for the application; negative when it was taken. */
+  /** `cost` bytes wait for the application; negative when they were taken. */
   queued(cost: number): void {
     this.#waiting += cost;
   }
@@ -149,11 +203,12 @@ export class StreamReceiver {
 
   /** Whether an ACK should go now: a quarter of the window was received, or freed, since the last. */
   get isUrgent(): boolean {
-    return Math.max(this.#received - this.#saidReceived, this.#limit - this.#saidLimit) >= WINDOW / 4;
+    return Math.max(this.#received - this.#saidReceived, this.#limit - this.#saidLimit) >= this.#window / 4;
   }
 
   /** `received` and `limit` for an ACK that is being sent. */
   say(): [received: number, limit: number] {
+    this.isDue = false;
     this.#saidReceived = this.#received;
     this.#saidLimit = this.#limit;
     return [this.#received, this.#saidLimit];
@@ -161,6 +216,6 @@ export class StreamReceiver {
 
   /** It never goes back. */
   get #limit(): number {
-    return Math.max(this.#saidLimit, this.#received - this.#waiting + WINDOW);
+    return Math.max(this.#saidLimit, this.#received - this.#waiting + this.#window);
   }
 }
