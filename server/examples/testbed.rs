@@ -4,6 +4,8 @@
 //! `throughline demo --json`; the log is JSON. `/blank` is a page with the browser client. What is received is sent back, except text messages that begin with `!`:
 //! - `!flood COUNT`: that many messages of mixed size, then `flooded COUNT`;
 //! - `!expect COUNT`: counts that many such messages from the client, then answers `received COUNT`, or what was wrong;
+//! - `!traffic HZ COUNT`: sends that many such messages, so many per second, while it counts as many from the client; then answers `traffic MS`, the
+//!   longest time between two of the client's, or what was wrong;
 //! - `!states HZ SECONDS`: datagrams under one key: sequence number (u32) and the server's clock in ms (f64), big-endian;
 //! - `!close CODE REASON`: closes the session;
 //! - `!panic`: fails.
@@ -102,7 +104,14 @@ async fn command(session: &Session, text: &str) -> Result<(), String> {
         "!expect" => {
             let count = number(first)?;
             let verdict = match expect(session, count).await {
-                Ok(()) => format!("received {count}"),
+                Ok(_) => format!("received {count}"),
+                Err(wrong) => wrong,
+            };
+            session.send(verdict).await.map_err(|error| error.to_string())
+        }
+        "!traffic" => {
+            let verdict = match traffic(session, number(first)?, number(Some(rest))?).await {
+                Ok(longest) => format!("traffic {}", longest.as_millis()),
                 Err(wrong) => wrong,
             };
             session.send(verdict).await.map_err(|error| error.to_string())
@@ -125,7 +134,23 @@ fn numbered(index: u32) -> Vec<u8> {
     bytes
 }
 
-async fn expect(session: &Session, count: u32) -> Result<(), String> {
+async fn traffic(session: &Session, hz: u32, count: u32) -> Result<Duration, String> {
+    let sending = async {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / hz.clamp(1, 10_000));
+        for index in 0..count {
+            ticks.tick().await;
+            session.send(numbered(index)).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    };
+    let ((), longest) = tokio::try_join!(sending, expect(session, count))?;
+    Ok(longest)
+}
+
+/// The longest time between two of them.
+async fn expect(session: &Session, count: u32) -> Result<Duration, String> {
+    let mut last = None;
+    let mut longest = Duration::ZERO;
     for index in 0..count {
         loop {
             match session.recv().await {
@@ -137,8 +162,10 @@ async fn expect(session: &Session, count: u32) -> Result<(), String> {
                 Some(_) => {}
             }
         }
+        let now = Instant::now();
+        longest = longest.max(now - last.replace(now).unwrap_or(now));
     }
-    Ok(())
+    Ok(longest)
 }
 
 async fn states(session: &Session, hz: u32, seconds: u32) -> Result<(), String> {

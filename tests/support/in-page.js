@@ -141,6 +141,63 @@ window.kit = (() => {
   }
 
   /**
+   * Numbered messages both ways at once, `count` each, `hz` per second: every one must come, once and in order. Resolves with the longest
+   * time between two of them, here and at the server, and with the moves of the session meanwhile.
+   */
+  async function traffic(session, hz, count, ms) {
+    const moves = [];
+    const offMove = session.on('transport', (move) => moves.push({ ...move, at: performance.now() }));
+    const offGap = session.on('gap', (info) => moves.push({ gap: info }));
+    const seen = { longestDownMs: 0, longestUpMs: 0, moves };
+    let next = 0;
+    let last = null;
+    let off = () => {};
+    const received = new Promise((resolve, reject) => {
+      off = session.on('message', (message) => {
+        if (typeof message === 'string') {
+          const [, longest] = /^traffic (\d+)$/.exec(message) ?? [];
+          seen.longestUpMs = Number(longest);
+          longest && next === count ? resolve() : reject(new Error(`"${message}" after ${next} messages`));
+        } else if (!isNumbered(message, next)) {
+          const got = new DataView(message.buffer, message.byteOffset).getUint32(0);
+          reject(new Error(`message ${next} is that of ${got}, or damaged`));
+        } else {
+          const now = performance.now();
+          last ??= now;
+          if (now - last > seen.longestDownMs) {
+            seen.longestDownMs = now - last;
+            seen.longestEndedAt = now;
+          }
+          last = now;
+          next++;
+        }
+      });
+      session.closed.then((info) => reject(new Error(`closed at ${next}: ${JSON.stringify(info)}`)));
+    });
+    session.send(`!traffic ${hz} ${count}`);
+    const began = performance.now();
+    let sent = 0;
+    const timer = setInterval(() => {
+      const due = Math.min(count, Math.floor(((performance.now() - began) / 1_000) * hz));
+      while (sent < due && session.bufferedBytes < 200_000) {
+        session.send(numbered(sent++));
+      }
+    }, Math.max(4, 500 / hz));
+    return within(ms, received, 'traffic')
+      .then(() => seen)
+      .catch((error) => {
+        const where = `${error.message} (${next} came, ${sent} sent, ${session.state} over ${session.transport})`;
+        throw new Error(`${where}\n${JSON.stringify({ moves, explained: session.explain() })}`);
+      })
+      .finally(() => {
+        clearInterval(timer);
+        off();
+        offMove();
+        offGap();
+      });
+  }
+
+  /**
    * Connects with every transport allowed and asks for states at once. Resolves with the first one: after how many
    * milliseconds, over what, and what `explain()` said at that moment. `keep` leaves the session open, as `kit.kept`.
    */
@@ -172,5 +229,5 @@ window.kit = (() => {
     return { ms, code: error?.code, message: error?.message, closed, explained: session.explain() };
   }
 
-  return { within, open, firstState, failToConnect, states, numbered, receiveFlood, sendFlood, Inbox };
+  return { within, open, firstState, failToConnect, states, numbered, receiveFlood, sendFlood, traffic, Inbox };
 })();
