@@ -44,6 +44,13 @@ impl Packet {
     }
 }
 
+impl From<Bytes> for Packet {
+    /// A packet of frames that were encoded elsewhere.
+    fn from(frames: Bytes) -> Self {
+        Self { len: frames.len(), pieces: vec![frames] }
+    }
+}
+
 /// Payloads up to this many bytes are copied beside their neighbours: a piece of their own costs more.
 const COPY_BELOW: usize = 512;
 

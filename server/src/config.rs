@@ -125,7 +125,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Sessions in all. Default 10,000: half a gigabyte when idle, five if every buffer of every one were full.
+    /// Sessions in all, those that wait for another link included. Default 10,000: half a gigabyte when idle, five if every message buffer of
+    /// every one were full.
     pub max_sessions: usize,
     /// Sessions from one IP address (IPv6: one /64). Default 1,000: a school behind one address fits, and one
     /// address cannot take more than a tenth of the server.
@@ -141,9 +142,23 @@ pub struct Limits {
     pub session_buffer_bytes: usize,
     /// What a client may send ahead of the application's reading. Default 256 KiB, for the same path the other way.
     pub receive_window_bytes: usize,
-    /// Streams that a client may have open on one QUIC connection: its requests, sessions and their streams together. Default 16:
-    /// quinn reserves room for each ahead of its use, and what a browser asks for beyond it waits there.
+    /// Streams that a client may have open on one QUIC connection for its requests and sessions. Default 16: quinn reserves room for each ahead of its use,
+    /// and what a browser asks for beyond it waits there. `max_session_streams` come on top once a session has the first of those.
     pub max_streams: u32,
+    /// How long a session waits without a link for its client to come back, with all that it has sent. Default 2 minutes: a tunnel, a lift, a change of
+    /// networks, a laptop that is carried to the next room. It keeps its place in `max_sessions`. 0 ends a session with its link.
+    #[serde(with = "duration")]
+    pub resume_window: Duration,
+    /// Streams that a client may have open in one session. Default 100: browsers and QUIC stacks allow about as many.
+    pub max_session_streams: u32,
+    /// What a client may send ahead of the application's reading on one stream, once the application has shown that it keeps up; every stream begins with
+    /// 16 KiB. Default 256 KiB, as `receive_window_bytes`.
+    pub stream_window_bytes: usize,
+    /// What one stream may hold that the client has not acknowledged. Default 256 KiB, as `session_buffer_bytes`; writing waits beyond it.
+    pub stream_buffer_bytes: usize,
+    /// What all streams of a session together may hold beyond 16 KiB each, in each direction. Default 1 MiB: four fast ones at once, and the others
+    /// go on more slowly.
+    pub session_stream_bytes: usize,
     /// From a connection, or an accepted opening, to the first frame from the client. Default 10 s: three lost packets on a slow path.
     #[serde(with = "duration")]
     pub open_timeout: Duration,
@@ -156,9 +171,15 @@ pub struct Limits {
     /// How long a poll waits for something to send. Default 20 s: safely below the 60 s of nginx's `proxy_read_timeout`.
     #[serde(with = "duration")]
     pub poll_hold: Duration,
-    /// From a stop signal to the end, whoever is still connected. Default 5 s: below the 10 s that Docker waits before it kills.
+    /// From a stop signal to the end, whoever is still connected. Default 8 s: below the 10 s that Docker waits before it kills (Kubernetes: 30 s), and
+    /// 5 s above `drain_spread`, so that the last client that is asked to leave still has a few round trips of a bad path for what is under way.
     #[serde(with = "duration")]
     pub drain_timeout: Duration,
+    /// Time over which clients are asked to leave when the server stops, each at a moment of its own. Default 3 s: 2,000 clients come to the next server
+    /// at 700 per second, and not all at once. Raise it together with `drain_timeout` where there are more. When draining is given less than twice
+    /// as long, it is half of that.
+    #[serde(with = "duration")]
+    pub drain_spread: Duration,
     /// TCP connections in all; beyond it they are answered 503 and closed. Default 25,000: two per session (long-polling
     /// uses two), and a quarter more for pages.
     pub max_tcp_connections: usize,
@@ -222,11 +243,17 @@ impl Default for Limits {
             session_buffer_bytes: 256 * 1024,
             receive_window_bytes: 256 * 1024,
             max_streams: 16,
+            resume_window: Duration::from_secs(120),
+            max_session_streams: 100,
+            stream_window_bytes: 256 * 1024,
+            stream_buffer_bytes: 256 * 1024,
+            session_stream_bytes: 1024 * 1024,
             open_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             heartbeat_interval: Duration::from_secs(10),
             poll_hold: Duration::from_secs(20),
-            drain_timeout: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(8),
+            drain_spread: Duration::from_secs(3),
             max_tcp_connections: 25_000,
             header_read_timeout: Duration::from_secs(30),
             tls_handshake_timeout: Duration::from_secs(10),

@@ -48,7 +48,9 @@ pub use config::{
 };
 pub use listener::ListenError;
 pub use server::{Builder, Server, StartError};
-pub use session::{Closed, Event, Identity, SendError, Session};
+pub use session::{
+    Closed, Event, Identity, OpenStreamError, SendError, Session, Stream, StreamError, StreamReader, StreamWriter,
+};
 pub use throughline_protocol::{Datagram, Message, SendDatagramError, SessionId, Stats, TrySendError};
 pub use transport::Transport;
 pub use transport::open::{Open, Rejection, Resume};

@@ -27,6 +27,9 @@ use crate::session::{Identity, Session};
 use crate::transport::open::{Open, Rejection};
 use crate::transport::webtransport;
 
+/// How long before the end of a drain the sessions that are left are closed: half of it for their CLOSE, half for connections.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A running server. Dropping it ends everything at once; [`Server::drain`] is the gentle way.
 pub struct Server {
     gateway: Arc<Gateway>,
@@ -107,17 +110,22 @@ impl Server {
         Router::new().nest(&self.base, routes::router(Arc::clone(&self.gateway)))
     }
 
-    /// Stops: new sessions are refused with 503, each session is closed with `SHUTTING_DOWN`, the listeners close, and after
-    /// `timeout` at most what is left is cut.
+    /// Stops, gently. `/readyz` says 503, and new sessions are refused with 503; further links of those that are there are still taken. Each client is
+    /// asked to leave after a delay of its own within [`Limits::drain_spread`], and its session is closed with `SHUTTING_DOWN` when both sides have what the
+    /// other has sent. What has not come so far by then is closed shortly before `timeout`, the listeners close, and at `timeout` what is left is cut.
     pub async fn drain(self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        self.gateway.go_away();
         self.gateway.sessions.close();
         self.gateway.applications.close();
         self.connections.close();
-        // A client that polls comes back for its CLOSE, and whoever is new is told why he is refused: the listeners stay
-        // while sessions say goodbye. The other half of the time is for connections.
-        drop(tokio::time::timeout(timeout / 2, self.gateway.sessions.wait()).await);
+        self.gateway.go_away(self.gateway.limits.drain_spread.min(timeout / 2));
+        // A client that polls comes back for its CLOSE, one whose link is lost for the rest, and whoever is new is told why he is refused: the
+        // listeners stay while sessions say goodbye.
+        let last_words = (timeout / 4).min(LAST_WORDS);
+        if tokio::time::timeout_at(deadline - last_words, self.gateway.sessions.wait()).await.is_err() {
+            self.gateway.close_all();
+            drop(tokio::time::timeout_at(deadline - last_words / 2, self.gateway.sessions.wait()).await);
+        }
         self.accepting.cancel();
         let all = async {
             self.gateway.sessions.wait().await;
@@ -132,7 +140,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // The gateway may live on in a router that an application of its own has mounted.
-        self.gateway.go_away();
+        self.gateway.close_all();
         self.accepting.cancel();
         self.running.cancel();
         if let Some(endpoint) = &self.quic {
@@ -148,7 +156,8 @@ impl Builder {
         self
     }
 
-    /// Serves these routes beside those of the transports, over TCP and HTTP/3.
+    /// Serves these routes beside those of the transports, over TCP and HTTP/3. `/livez` and `/readyz` are taken: they answer 200, the latter
+    /// 503 while the server is going away.
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;
         self
@@ -232,7 +241,7 @@ impl Builder {
             running,
             connections,
         };
-        let router = server.router().merge(self.routes);
+        let router = server.router().merge(routes::health(Arc::clone(&server.gateway))).merge(self.routes);
         if let Some(endpoint) = &server.quic {
             let (accepting, connections) = (server.accepting.clone(), server.connections.clone());
             let serve = webtransport::serve(endpoint.clone(), router.clone(), quic_limits, accepting, connections);
@@ -283,7 +292,9 @@ fn quic_limits(limits: &Limits) -> webtransport::Limits {
         max_idle_timeout: limits.idle_timeout,
         keep_alive: Some(limits.idle_timeout / 3), // two pings may be lost before the timeout
         max_bidi_streams: limits.max_streams,
-        max_queued_streams: limits.max_streams as usize,
+        max_session_streams: limits.max_session_streams,
+        // As many as may be open: one that is thrown away would be missed for as long as its link lives.
+        max_queued_streams: (limits.max_streams + limits.max_session_streams) as usize,
         max_connections: connections_for(limits.max_sessions),
         max_connections_per_ip: connections_for(limits.max_sessions_per_ip),
         ..webtransport::Limits::default()

@@ -26,11 +26,17 @@ impl Config {
         count("limits.session_buffer_bytes", limits.session_buffer_bytes, 16 * KIB..=64 * MIB)?;
         count("limits.receive_window_bytes", limits.receive_window_bytes, 16 * KIB..=64 * MIB)?;
         count("limits.max_streams", limits.max_streams, 4..=65_536)?;
+        count("limits.max_session_streams", limits.max_session_streams, 0..=10_000)?;
+        count("limits.stream_window_bytes", limits.stream_window_bytes, 16 * KIB..=64 * MIB)?;
+        count("limits.stream_buffer_bytes", limits.stream_buffer_bytes, 16 * KIB..=64 * MIB)?;
+        count("limits.session_stream_bytes", limits.session_stream_bytes, 0..=1_024 * MIB)?;
         count("limits.max_tcp_connections", limits.max_tcp_connections, 1..=10_000_000)?;
         time("limits.open_timeout", limits.open_timeout, instant..=5 * MINUTE)?;
         time("limits.idle_timeout", limits.idle_timeout, second..=60 * MINUTE)?;
         time("limits.heartbeat_interval", limits.heartbeat_interval, instant..=10 * MINUTE)?;
         time("limits.poll_hold", limits.poll_hold, instant..=10 * MINUTE)?;
+        time("limits.resume_window", limits.resume_window, Duration::ZERO..=24 * 60 * MINUTE)?;
+        time("limits.drain_spread", limits.drain_spread, Duration::ZERO..=60 * MINUTE)?;
         time("limits.drain_timeout", limits.drain_timeout, Duration::ZERO..=60 * MINUTE)?;
         time("limits.header_read_timeout", limits.header_read_timeout, instant..=10 * MINUTE)?;
         time("limits.tls_handshake_timeout", limits.tls_handshake_timeout, instant..=5 * MINUTE)?;
@@ -41,6 +47,8 @@ impl Config {
             limits.idle_timeout / 2,
             "half of limits.idle_timeout",
         )?;
+        // Who is asked to leave at the last moment has to have one.
+        below("limits.drain_spread", limits.drain_spread, limits.drain_timeout, "limits.drain_timeout")?;
         // A client whose poll is held is silent meanwhile.
         below("limits.poll_hold", limits.poll_hold, limits.idle_timeout, "limits.idle_timeout")?;
 
@@ -117,6 +125,12 @@ mod tests {
         config.limits.max_sessions = 1;
         config.limits.max_streams = 65_536;
         config.limits.drain_timeout = Duration::ZERO;
+        config.limits.drain_spread = Duration::ZERO;
+        config.limits.resume_window = Duration::ZERO;
+        config.limits.max_session_streams = 0;
+        config.limits.stream_window_bytes = 16 * KIB;
+        config.limits.stream_buffer_bytes = 16 * KIB;
+        config.limits.session_stream_bytes = 0;
         config.limits.heartbeat_interval = config.limits.idle_timeout / 2;
         config.limits.poll_hold = config.limits.idle_timeout;
         config.validate().unwrap();
@@ -137,6 +151,18 @@ mod tests {
             "configuration: limits.heartbeat_interval is 15s 1ms; allowed is at most half of limits.idle_timeout, which is 15s"
         );
         assert!(refused(|config| config.limits.poll_hold = Duration::from_secs(31)).contains("limits.idle_timeout"));
+        assert_eq!(
+            refused(|config| config.limits.drain_spread = Duration::from_secs(9)),
+            "configuration: limits.drain_spread is 9s; allowed is at most limits.drain_timeout, which is 8s"
+        );
+        assert_eq!(
+            refused(|config| config.limits.resume_window = Duration::from_secs(86_401)),
+            "configuration: limits.resume_window is 1day 1s; allowed is 0s to 1day"
+        );
+        assert!(refused(|config| config.limits.max_session_streams = 10_001).contains("limits.max_session_streams"));
+        assert!(refused(|config| config.limits.stream_window_bytes = 16 * KIB - 1).contains("stream_window_bytes"));
+        assert!(refused(|config| config.limits.stream_buffer_bytes = 64 * MIB + 1).contains("stream_buffer_bytes"));
+        assert!(refused(|config| config.limits.session_stream_bytes = 1_025 * MIB).contains("session_stream_bytes"));
         assert!(refused(|config| config.limits.session_buffer_bytes = 16 * KIB - 1).contains("session_buffer_bytes"));
         assert!(refused(|config| config.origins = vec!["example.com".into()]).contains("origins is example.com"));
         assert!(refused(|config| config.log.filter = "a=b=c".into()).contains("log.filter"));

@@ -23,7 +23,8 @@ use crate::client_ip::client_ip;
 use crate::config::Limits;
 use crate::origin::OriginPolicy;
 use crate::session::driver::Driver;
-use crate::session::handle::{Shared, now};
+use crate::session::links::traits;
+use crate::session::shared::{Arrival, Shared, now};
 use crate::session::{Identity, Session};
 use crate::transport::Transport;
 use crate::transport::link::Link;
@@ -72,7 +73,15 @@ pub(crate) struct Admitted {
     transport: Transport,
     remote: Option<IpAddr>,
     identity: Identity,
-    place: Place,
+    purpose: Purpose,
+}
+
+/// What a link is for.
+enum Purpose {
+    /// A session of its own, which has a place.
+    New(Place),
+    /// The session that is there, whose client has received so much of stream 0.
+    Further(Arc<Shared>, u64),
 }
 
 impl Gateway {
@@ -93,11 +102,6 @@ impl Gateway {
     }
 
     fn check(&self, transport: Transport, parts: &request::Parts, remote: Option<IpAddr>) -> Result<Open, Rejection> {
-        if self.going_away.load(Ordering::Relaxed) {
-            let reason = "the server is going away";
-            let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::ShuttingDown, reason);
-            return Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY));
-        }
         self.check_origin(&parts.uri, &parts.headers)?;
         // Routers strip what they are nested under.
         let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
@@ -114,7 +118,12 @@ impl Gateway {
     }
 
     async fn authenticate(&self, open: Open, remote: Option<IpAddr>) -> Result<Admitted, Rejection> {
-        let place = self.admission.admit(remote).map_err(refused)?;
+        // A further link of a session that is there takes no place; whether it is one is not said to anybody.
+        let further = open.resume.as_ref().and_then(|resume| {
+            let received = resume.received.iter().find(|(stream, _)| *stream == 0).map_or(0, |(_, received)| *received);
+            Some((self.registry.resumable(resume)?, received))
+        });
+        let place = if further.is_none() { Some(self.place(remote)?) } else { None };
         let failed = |reason| {
             let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::InternalError, reason);
             Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY))
@@ -126,7 +135,22 @@ impl Gateway {
             Ok(Err(_)) => return failed("authentication failed"),
             Err(_) => return failed("authentication took too long"),
         };
-        Ok(Admitted { transport: open.transport, remote, identity, place })
+        let purpose = match (further, place) {
+            (Some((shared, received)), _) if shared.identity.user == identity.user => {
+                Purpose::Further(shared, received)
+            }
+            (_, Some(place)) => Purpose::New(place),
+            (_, None) => Purpose::New(self.place(remote)?),
+        };
+        Ok(Admitted { transport: open.transport, remote, identity, purpose })
+    }
+
+    /// A place for a new session.
+    fn place(&self, remote: Option<IpAddr>) -> Result<Place, Rejection> {
+        if self.is_going_away() {
+            return Err(going_away());
+        }
+        self.admission.admit(remote).map_err(refused)
     }
 
     fn remote(&self, parts: &request::Parts) -> Option<IpAddr> {
@@ -134,18 +158,57 @@ impl Gateway {
         Some(client_ip(peer.ip(), &parts.headers, &self.trusted_proxies))
     }
 
-    /// Begins a session on `link`. It runs in a task of its own until it has ended.
-    pub(crate) fn begin(self: &Arc<Self>, admitted: Admitted, link: Box<dyn Link>, attachment: Attachment) {
-        let Admitted { transport, remote, identity, place } = admitted;
+    /// Takes over a link: for the session that it was opened for, or for one of its own.
+    pub(crate) fn begin(self: &Arc<Self>, admitted: Admitted, link: Box<dyn Link>, attachment: Option<Attachment>) {
+        let Admitted { transport, remote, identity, purpose } = admitted;
         debug_assert_eq!(transport, link.transport());
+        match purpose {
+            Purpose::New(place) => self.begin_session(identity, remote, link, attachment, Ok(place)),
+            Purpose::Further(shared, received) => {
+                if let Err(link) = self.join(&shared, received, remote, link, attachment.clone()) {
+                    // It ended since it was looked for.
+                    let place = self.place(remote);
+                    self.begin_session(identity, remote, link, attachment, place);
+                }
+            }
+        }
+    }
+
+    /// Gives a link to the session that it was opened for; gives it back when that has ended.
+    fn join(
+        &self,
+        shared: &Arc<Shared>,
+        received: u64,
+        remote: Option<IpAddr>,
+        link: Box<dyn Link>,
+        attachment: Option<Attachment>,
+    ) -> Result<(), Box<dyn Link>> {
+        let Some(offer) = shared.offer(received) else { return Err(link) };
+        if let (Ok(offer), Some(attachment)) = (&offer, attachment) {
+            self.registry.attach(shared.id, offer.link, attachment);
+        }
+        shared.arrive(Arrival { link, remote, offer }).map_err(|arrival| arrival.link)
+    }
+
+    /// Begins a session on `link`. It runs in a task of its own until it has ended. Without a place it is closed at once: a status can be
+    /// answered no more.
+    fn begin_session(
+        self: &Arc<Self>,
+        identity: Identity,
+        remote: Option<IpAddr>,
+        link: Box<dyn Link>,
+        attachment: Option<Attachment>,
+        place: Result<Place, Rejection>,
+    ) {
         let (id, key) = (SessionId(random()), ResumeKey(random()));
-        let native = link.native_datagrams();
-        let has_requests = !matches!(attachment, Attachment::None);
         let mut machine = Machine::server(self.machine_config(), id, key);
-        machine.link_opened(now(), native.as_ref().map(|native| native.max_len()), None);
-        let shared = Arc::new(Shared::new(machine, id, transport, remote, identity, native));
+        machine.link_opened(now(), traits(&*link));
+        let shared = Arc::new(Shared::new(machine, id, key, identity));
         let entered = self.registry.enter(Arc::clone(&shared), attachment);
-        if self.going_away.load(Ordering::Relaxed) {
+        if let Err(rejection) = &place {
+            shared.close(Close::protocol(rejection.code(), rejection.reason()));
+        }
+        if self.is_going_away() {
             // It slipped in while the others were told.
             shared.close(shutting_down());
         }
@@ -153,7 +216,7 @@ impl Gateway {
             let (gateway, shared) = (Arc::clone(self), Arc::clone(&shared));
             move || gateway.run_application(shared)
         };
-        let driver = Driver::new(Arc::clone(&shared), link, on_open);
+        let driver = Driver::new(Arc::clone(&shared), link, remote, on_open);
         let ended = self.ended.clone();
         self.sessions.spawn(async move {
             let (close, opened) = tokio::select! {
@@ -162,7 +225,7 @@ impl Gateway {
             };
             drop(place);
             log_end(&shared, &close, opened);
-            if has_requests {
+            if entered.takes_requests() {
                 // Nothing waits for this: it ends by itself, or with the server.
                 tokio::spawn(async move {
                     drop(tokio::time::timeout(LINGER, ended.cancelled()).await);
@@ -181,16 +244,23 @@ impl Gateway {
             max_message_bytes: limits.max_message_bytes,
             send_buffer_bytes: limits.session_buffer_bytes as u64,
             receive_window_bytes: limits.receive_window_bytes as u64,
+            resume_window_ms: limits.resume_window.as_millis() as u64,
+            max_streams: u64::from(limits.max_session_streams),
+            stream_window_bytes: limits.stream_window_bytes as u64,
+            stream_buffer_bytes: limits.stream_buffer_bytes as u64,
+            session_stream_bytes: limits.session_stream_bytes as u64,
         }
     }
 
     fn run_application(self: Arc<Self>, shared: Arc<Shared>) {
-        let (id, transport, remote) = (shared.id, shared.transport, shared.remote.map(tracing::field::display));
+        let session = Session::new(Arc::clone(&shared));
+        let (id, remote) = (session.id(), session.remote_addr().map(tracing::field::display));
+        let transport = session.transport().map_or("none", Transport::name);
         let user = shared.identity.user.as_deref();
-        tracing::info!(session = %id, %transport, remote, user, "session opened");
+        tracing::info!(session = %id, transport, remote, user, "session opened");
         self.applications.clone().spawn(async move {
             // The call itself is caught as well: in the driver's task it would take the session along.
-            let running = async { (self.on_session)(Session::new(Arc::clone(&shared))).await };
+            let running = async { (self.on_session)(session).await };
             let result = tokio::select! {
                 result = AssertUnwindSafe(running).catch_unwind() => result,
                 () = self.ended.cancelled() => return,
@@ -203,15 +273,37 @@ impl Gateway {
         });
     }
 
-    /// Refuses new sessions from now on, and closes those that are there.
-    pub(crate) fn go_away(&self) {
+    /// Refuses new sessions from now on, and asks the clients of those that are there to leave, each after a delay of its own within `spread`.
+    pub(crate) fn go_away(&self, spread: Duration) {
         self.going_away.store(true, Ordering::Relaxed);
-        self.registry.close_all(&shutting_down());
+        let spread_ms = spread.as_millis() as u64;
+        for shared in self.registry.all() {
+            let number = u64::from_be_bytes(random());
+            shared.go_away(number.checked_rem(spread_ms).unwrap_or(0), &shutting_down());
+        }
+    }
+
+    /// Closes all sessions that are left.
+    pub(crate) fn close_all(&self) {
+        self.going_away.store(true, Ordering::Relaxed);
+        for shared in self.registry.all() {
+            shared.close(shutting_down());
+        }
+    }
+
+    pub(crate) fn is_going_away(&self) -> bool {
+        self.going_away.load(Ordering::Relaxed)
     }
 }
 
 fn shutting_down() -> Close {
     Close::protocol(Code::ShuttingDown, "the server is going away")
+}
+
+fn going_away() -> Rejection {
+    let reason = "the server is going away";
+    let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::ShuttingDown, reason);
+    rejection.retry_after(RETRY_WHEN_GOING_AWAY)
 }
 
 fn refused(refusal: Refusal) -> Rejection {
@@ -222,8 +314,8 @@ fn refused(refusal: Refusal) -> Rejection {
     Rejection::new(status, Code::LimitReached, refusal.to_string()).retry_after(refusal.retry_after())
 }
 
-fn random() -> [u8; 16] {
-    let mut bytes = [0; 16];
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
     // Without randomness no id is safe to hand out; Linux has it as soon as it has booted.
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
     bytes
@@ -231,19 +323,22 @@ fn random() -> [u8; 16] {
 
 /// The one line that says how a session was.
 fn log_end(shared: &Shared, close: &Close, opened: bool) {
-    let stats = shared.lock().stats();
+    let (stats, history) = {
+        let core = shared.lock();
+        (core.machine.stats(), core.history)
+    };
     let duration_ms = shared.opened.elapsed().as_millis() as u64;
-    let (session, transport, code, name) = (shared.id, shared.transport, close.code, close.name());
+    let (session, transports, code, name) = (shared.id, history.transports(), close.code, close.name());
     let reason = close.reason.as_str(); // a client's text: formatted as Debug, which escapes what would forge a line
     if opened {
         tracing::info!(
-            %session, %transport, code, name, ?reason, duration_ms,
+            %session, transports, links = history.links, code, name, ?reason, duration_ms,
             bytes_in = stats.bytes_in, bytes_out = stats.bytes_out,
             messages_in = stats.messages_in, messages_out = stats.messages_out,
             datagrams_in = stats.datagrams_in, datagrams_out = stats.datagrams_out,
             "session closed"
         );
     } else {
-        tracing::debug!(%session, %transport, code, name, ?reason, duration_ms, "link was not chosen by its client");
+        tracing::debug!(%session, transports, code, name, ?reason, duration_ms, "session was not chosen by its client");
     }
 }

@@ -1,14 +1,16 @@
-//! The sessions of this server, by id: what the uplink and further polls look for, and what a shutdown goes through.
+//! The sessions of this server, by id: what POSTs, further polls and further links look for, and what a shutdown goes through.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use http::StatusCode;
 use parking_lot::Mutex;
-use throughline_protocol::{Close, SessionId};
+use throughline_protocol::{Code, SessionId};
 
-use crate::session::handle::Shared;
-use crate::transport::open::LinkName;
+use crate::session::shared::Shared;
+use crate::transport::open::{LinkName, Rejection, Resume};
 use crate::transport::poll::Held;
+use crate::transport::uplink::Uplink;
 
 /// The sessions that are there now, and those of sse and poll that ended not long ago.
 #[derive(Default)]
@@ -16,68 +18,93 @@ pub(crate) struct Registry {
     sessions: Mutex<HashMap<SessionId, Entry>>,
 }
 
-#[derive(Clone)]
 struct Entry {
     shared: Arc<Shared>,
-    attachment: Attachment,
+    /// By the number of the link. Of those that take no requests there is none.
+    attachments: Vec<(u64, Attachment)>,
 }
 
-/// Which further requests a session's link takes.
+/// Where the further requests of a link go.
 #[derive(Clone)]
-pub(crate) enum Attachment {
-    /// None: the link goes both ways by itself.
-    None,
+pub(crate) struct Attachment {
     /// POSTs.
-    Posts,
-    /// POSTs, and GETs that wait there.
-    Polls(Arc<Held>),
+    pub(crate) uplink: Arc<Uplink>,
+    /// GETs, of a poll.
+    pub(crate) held: Option<Arc<Held>>,
+}
+
+/// A link's session, and where its requests go.
+pub(crate) struct Found {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) attachment: Attachment,
 }
 
 impl Registry {
-    /// Enters a session. It leaves when the guard is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, shared: Arc<Shared>, attachment: Attachment) -> Entered {
+    /// Enters a session with its first link. It leaves when the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>, shared: Arc<Shared>, attachment: Option<Attachment>) -> Entered {
         let id = shared.id;
-        self.sessions.lock().insert(id, Entry { shared, attachment });
+        let attachments = attachment.map(|attachment| (1, attachment)).into_iter().collect();
+        self.sessions.lock().insert(id, Entry { shared, attachments });
         Entered { registry: Arc::clone(self), id }
     }
 
-    /// The session that takes POSTs under this name.
-    pub(crate) fn uplink(&self, name: &LinkName) -> Option<Arc<Shared>> {
-        let entry = self.find(name)?;
-        (!matches!(entry.attachment, Attachment::None)).then_some(entry.shared)
-    }
-
-    /// The session whose polls have this name, and where they wait.
-    pub(crate) fn poll(&self, name: &LinkName) -> Option<(Arc<Shared>, Arc<Held>)> {
-        let entry = self.find(name)?;
-        match entry.attachment {
-            Attachment::Polls(held) => Some((entry.shared, held)),
-            Attachment::None | Attachment::Posts => None,
+    /// Notes where the requests of a further link go. Its client must not know the link's number before.
+    pub(crate) fn attach(&self, session: SessionId, link: u64, attachment: Attachment) {
+        if let Some(entry) = self.sessions.lock().get_mut(&session) {
+            entry.attachments.retain(|(_, old)| !old.uplink.is_closed());
+            entry.attachments.push((link, attachment));
         }
     }
 
-    /// Closes all of them.
-    pub(crate) fn close_all(&self, close: &Close) {
-        let all: Vec<_> = self.sessions.lock().values().map(|entry| Arc::clone(&entry.shared)).collect();
-        for shared in all {
-            shared.close(close.clone());
+    /// The session that a client wants to go on with, if it is there and the key is its key.
+    pub(crate) fn resumable(&self, resume: &Resume) -> Option<Arc<Shared>> {
+        let shared = self.sessions.lock().get(&resume.session).map(|entry| Arc::clone(&entry.shared));
+        shared.filter(|shared| shared.key == resume.key && shared.lock().machine.closed().is_none())
+    }
+
+    /// The link with this name.
+    pub(crate) fn find(&self, name: &LinkName) -> Result<Found, Rejection> {
+        let found = {
+            let sessions = self.sessions.lock();
+            sessions.get(&name.session).map(|entry| {
+                let attachment = entry.attachments.iter().find(|(number, _)| *number == name.link);
+                (Arc::clone(&entry.shared), attachment.map(|(_, attachment)| attachment.clone()))
+            })
+        };
+        let (shared, attachment) =
+            found.filter(|(shared, _)| shared.key == name.key).ok_or_else(Rejection::unknown_session)?;
+        match attachment {
+            Some(attachment) => Ok(Found { shared, attachment }),
+            None => Err(gone(&shared, name.link)),
         }
     }
 
-    /// The session, if the key is its key and the link its current link.
-    fn find(&self, name: &LinkName) -> Option<Entry> {
-        let entry = self.sessions.lock().get(&name.session).cloned()?;
-        let machine = entry.shared.lock();
-        let found = machine.identity().is_some_and(|(_, key)| key == name.key) && machine.link() == name.link;
-        drop(machine);
-        found.then_some(entry)
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
+        self.sessions.lock().values().map(|entry| Arc::clone(&entry.shared)).collect()
     }
+}
+
+/// What is said to a request for a link that is over.
+pub(crate) fn gone(shared: &Shared, link: u64) -> Rejection {
+    let core = shared.lock();
+    if core.machine.closed().is_some() || link >= core.machine.link() {
+        return Rejection::unknown_session();
+    }
+    Rejection::new(StatusCode::GONE, Code::LinkReplaced, "another link carries the session")
 }
 
 /// A session's place in the registry.
 pub(crate) struct Entered {
     registry: Arc<Registry>,
     id: SessionId,
+}
+
+impl Entered {
+    /// Whether requests may come that name the session.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.registry.sessions.lock().get(&self.id).is_some_and(|entry| !entry.attachments.is_empty())
+    }
 }
 
 impl Drop for Entered {

@@ -1,7 +1,6 @@
 //! The routes below the base: one for each transport, the uplink, and what a client may want to know first.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts, Request, State};
@@ -10,14 +9,14 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
 use serde::Serialize;
-use throughline_protocol::{Close, Code, Decoder, Origin, VERSION};
+use throughline_protocol::{Close, Code, Origin, VERSION};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Gateway;
-use super::registry::Attachment;
+use super::registry::{Attachment, Found, gone};
 use crate::origin::request_host;
-use crate::session::driver::{feed, finish_packet};
-use crate::session::handle::now;
+use crate::session::shared::Shared;
+use crate::transport::link::Verdict;
 use crate::transport::open::{LinkName, Rejection, SUBPROTOCOL};
 use crate::transport::webtransport::Upgrade;
 use crate::transport::{Transport, poll, sse, uplink, websocket, webtransport_link};
@@ -47,6 +46,20 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .with_state(gateway)
 }
 
+/// For whoever starts and stops servers: whether this one lives, and whether it should be sent new clients.
+pub(crate) fn health(gateway: Arc<Gateway>) -> Router {
+    let ready = async |State(gateway): State<Arc<Gateway>>| match gateway.is_going_away() {
+        false => health_says(StatusCode::OK, "ready\n"),
+        true => health_says(StatusCode::SERVICE_UNAVAILABLE, "going away\n"),
+    };
+    let live = async || health_says(StatusCode::OK, "alive\n");
+    Router::new().route("/readyz", get(ready)).route("/livez", get(live)).with_state(gateway)
+}
+
+fn health_says(status: StatusCode, words: &'static str) -> Response {
+    (status, [(header::CACHE_CONTROL, "no-store")], words).into_response()
+}
+
 async fn webtransport(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
     let (mut parts, _) = request.into_parts();
     let Some(upgrade) = parts.extensions.remove::<Upgrade>() else {
@@ -64,7 +77,7 @@ async fn webtransport(State(gateway): State<Arc<Gateway>>, request: Request) -> 
             () = gateway.ended.cancelled() => return,
         };
         match opened {
-            Ok(Ok(link)) => gateway.begin(admitted, Box::new(link), Attachment::None),
+            Ok(Ok(link)) => gateway.begin(admitted, Box::new(link), None),
             Ok(Err(error)) => tracing::debug!(%error, "a WebTransport session ended before its link stream was open"),
             Err(_) => tracing::debug!("a WebTransport client gave no room for the link stream in time"),
         }
@@ -88,7 +101,7 @@ async fn websocket(State(gateway): State<Arc<Gateway>>, request: Request) -> Res
         Err(error) => return Ok(no_upgrade(&error.body_text())),
     };
     let admitted = gateway.admit(Transport::WebSocket, &parts).await?;
-    Ok(websocket::upgrade(upgrade, move |link| gateway.begin(admitted, Box::new(link), Attachment::None)))
+    Ok(websocket::upgrade(upgrade, move |link| gateway.begin(admitted, Box::new(link), None)))
 }
 
 fn no_upgrade(reason: &str) -> Response {
@@ -103,8 +116,8 @@ fn no_upgrade(reason: &str) -> Response {
 async fn sse(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
     let (parts, _) = request.into_parts();
     let admitted = gateway.admit(Transport::Sse, &parts).await?;
-    let (link, response) = sse::open();
-    gateway.begin(admitted, Box::new(link), Attachment::Posts);
+    let (link, response, uplink) = sse::open();
+    gateway.begin(admitted, Box::new(link), Some(Attachment { uplink, held: None }));
     Ok(response)
 }
 
@@ -112,49 +125,44 @@ async fn poll(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<R
     let (parts, _) = request.into_parts();
     if parts.headers.contains_key(LinkName::HEADER) {
         let name = named_link(&gateway, &parts)?;
-        let (shared, held) = gateway.registry.poll(&name).ok_or_else(Rejection::unknown_session)?;
-        let closed = shared.lock().closed().cloned();
+        let Found { shared, attachment } = gateway.registry.find(&name)?;
+        let held = attachment.held.ok_or_else(Rejection::unknown_session)?;
+        let closed = shared.lock().machine.closed().cloned();
         return match closed {
             // One GET may have crossed the client's own CLOSE. Who asks on is told that there is no more to come.
             Some(close) if !is_lost(&close) && held.is_first_after_end() => Ok(poll::answer_closed(close)),
             Some(_) => Err(Rejection::unknown_session()),
+            None if held.is_finished() => Err(gone(&shared, name.link)),
             None => Ok(held.answer(gateway.limits.poll_hold).await),
         };
     }
     let admitted = gateway.admit(Transport::Poll, &parts).await?;
-    let (link, held) = poll::open();
-    gateway.begin(admitted, Box::new(link), Attachment::Polls(Arc::clone(&held)));
+    let (link, held, uplink) = poll::open();
+    gateway.begin(admitted, Box::new(link), Some(Attachment { uplink, held: Some(Arc::clone(&held)) }));
     Ok(held.answer(gateway.limits.open_timeout).await)
 }
 
 async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<StatusCode, Rejection> {
     let (parts, body) = request.into_parts();
     let name = named_link(&gateway, &parts)?;
-    let shared = gateway.registry.uplink(&name).ok_or_else(Rejection::unknown_session)?;
+    let Found { shared, attachment } = gateway.registry.find(&name)?;
     let packet = uplink::read_packet(body, gateway.limits.idle_timeout).await?;
-
-    let mut machine = shared.lock();
-    if let Some(close) = machine.closed() {
-        if is_lost(close) || shared.left.load(Ordering::Relaxed) {
-            return Err(Rejection::unknown_session());
+    match attachment.uplink.post(packet).await {
+        Verdict::Taken => Ok(StatusCode::NO_CONTENT),
+        Verdict::Broke(close) => {
+            let code = Code::from_number(close.code).unwrap_or(Code::ProtocolViolation);
+            Err(Rejection::new(StatusCode::BAD_REQUEST, code, close.reason))
         }
-        // Its CLOSE is on its way to the client, and what arrives after that is ignored. A 410 would overtake it.
-        return Ok(StatusCode::NO_CONTENT);
+        Verdict::Gone if is_crossing(&shared) => Ok(StatusCode::NO_CONTENT),
+        Verdict::Gone => Err(gone(&shared, name.link)),
     }
-    let was_closing = machine.closing().is_some();
-    let mut decoder = Decoder::new();
-    feed(&mut machine, &mut decoder, now(), packet);
-    finish_packet(&mut machine, &decoder, now());
-    shared.left.store(machine.closed().is_some() && !was_closing, Ordering::Relaxed);
-    let violation =
-        machine.closing().filter(|_| !was_closing).filter(|close| close.origin == Origin::Protocol).cloned();
-    shared.notify_application(&machine);
-    drop(machine);
-    shared.wake_driver();
-    match violation.and_then(|close| Some((Code::from_number(close.code)?, close.reason))) {
-        Some((code, reason)) if code != Code::Normal => Err(Rejection::new(StatusCode::BAD_REQUEST, code, reason)),
-        _ => Ok(StatusCode::NO_CONTENT),
-    }
+}
+
+/// Whether a POST has only crossed the session's CLOSE, which is on its way to the client: what arrives after that is ignored, and a 410 would
+/// overtake it.
+fn is_crossing(shared: &Shared) -> bool {
+    let core = shared.lock();
+    core.machine.closed().is_some_and(|close| !core.left && !is_lost(close))
 }
 
 /// Whether the session ended without a CLOSE.

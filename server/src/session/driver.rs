@@ -1,155 +1,244 @@
-//! The one loop of a session: moves what arrives into the machine, what the machine wants to say onto the link, and wakes whoever waits.
+//! The one loop of a session: moves what arrives into the machine, what the machine wants to say onto the link that carries the session now, lets
+//! the client choose another link, and wakes whoever waits.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use throughline_protocol::{Close, Code, Decoder, Machine, Micros};
+use throughline_protocol::limits::MAX_CANDIDATES;
+use throughline_protocol::{Close, Code, Micros, Origin};
 use tokio::time::{Instant, Sleep};
 
-use super::handle::{Shared, now};
-use crate::transport::link::{Link, LinkEnd, Received};
-
-/// How long a closed session's link may take to say goodbye.
-const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+use super::links::{Attached, Leaving, Outcome, Waiting, replaced};
+use super::shared::{Arrival, Core, Shared, now};
+use crate::transport::link::{Link, LinkEnd};
 
 /// Things taken from a link in one go, before others get their turn.
 const RECEIVE_BUDGET: usize = 64;
 
-/// Drives one session until it has ended and its link is closed. Calls `on_open` once the client has chosen this link.
+/// Links of one session that are saying goodbye. More than these are cut: a client that moves faster than it closes has none to spare.
+const MAX_LEAVING: usize = 8;
+
+/// Drives one session until it has ended and its links are closed. Calls `on_open` once its client has spoken. Without a link it waits
+/// for another, for as long as the machine does.
 pub(crate) struct Driver<F> {
     shared: Arc<Shared>,
-    link: Box<dyn Link>,
-    decoder: Decoder,
+    current: Option<Attached>,
+    /// Links that the client may choose, the oldest first.
+    candidates: Vec<Waiting>,
+    leaving: Vec<Leaving>,
     timer: Pin<Box<Sleep>>,
     on_open: Option<F>,
-    /// The link takes nothing more, and gives nothing.
-    link_ended: bool,
-    closing: Option<Close>,
+    ended: Option<Close>,
 }
 
 impl<F: FnOnce() + Unpin> Driver<F> {
-    pub(crate) fn new(shared: Arc<Shared>, link: Box<dyn Link>, on_open: F) -> Self {
+    /// Begins with the session's first link, which its machine knows already.
+    pub(crate) fn new(shared: Arc<Shared>, link: Box<dyn Link>, remote: Option<std::net::IpAddr>, on_open: F) -> Self {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Self { shared, link, decoder: Decoder::new(), timer, on_open: Some(on_open), link_ended: false, closing: None }
+        let mut core = shared.lock();
+        core.carry(&*link, remote);
+        let current = Some(Attached::new(core.machine.link(), link, remote));
+        drop(core);
+        Self {
+            shared,
+            current,
+            candidates: Vec::new(),
+            leaving: Vec::new(),
+            timer,
+            on_open: Some(on_open),
+            ended: None,
+        }
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn drive(&mut self, cx: &mut Context<'_>) {
         self.shared.register_driver(cx.waker());
+        self.take_arrivals();
         self.receive(cx);
+        self.poll_candidates(cx);
         let deadline = self.transmit(cx);
-        self.set_timer(cx, deadline);
-        if self.shared.lock().is_established()
+        let shared = Arc::clone(&self.shared);
+        let mut core = shared.lock();
+        if core.machine.closed().is_some() {
+            return self.end(&mut core);
+        }
+        if core.machine.is_established()
             && let Some(on_open) = self.on_open.take()
         {
+            drop(core);
             on_open();
+        } else {
+            drop(core);
         }
-        let machine = self.shared.lock();
-        let Some(close) = machine.closed().cloned() else { return Poll::Pending };
-        self.shared.notify_application(&machine);
-        drop(machine);
-        self.closing = Some(close);
-        self.timer.as_mut().reset(Instant::now() + LINK_CLOSE_TIMEOUT);
-        Poll::Ready(())
+        let waiting = self.candidates.iter().map(Waiting::deadline);
+        if let Some(deadline) = waiting.chain(deadline).min() {
+            self.arm(cx, Instant::now() + Duration::from_micros(deadline.saturating_sub(now())));
+        }
     }
 
-    fn poll_closing(&mut self, cx: &mut Context<'_>, close: &Close) -> Poll<()> {
-        // The timer first: a peer that floods keeps the link busy, and tokio then gives later futures of this turn nothing.
-        if self.link_ended || self.timer.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
+    /// The session is over: what is left of its links goes its way.
+    fn end(&mut self, core: &mut Core) {
+        core.over = true;
+        core.carrier = None;
+        self.shared.notify(core);
+        let Some(close) = core.machine.closed().cloned() else { return };
+        let is_lost = close.origin == Origin::Protocol && close.code == Code::LinkLost as u32;
+        // CLOSE was the last thing that the current link was given. One that is lost is told nothing.
+        let current = self.current.take().filter(|_| !is_lost);
+        self.leaving.extend(current.map(|attached| Leaving::new(attached.link, None, close.clone())));
+        // To those that came too late to carry it, it is said now.
+        let said = if is_lost { Close::protocol(Code::UnknownSession, "the session has ended") } else { close.clone() };
+        let others = self.candidates.drain(..).map(|waiting| waiting.attached.link);
+        let arrived = core.take_arrivals().into_iter().map(|arrival| arrival.link);
+        self.leaving.extend(others.chain(arrived).map(|link| Leaving::new(link, Some(said.clone()), said.clone())));
+        self.ended = Some(close);
+    }
+
+    fn take_arrivals(&mut self) {
+        let arrivals = self.shared.lock().take_arrivals();
+        for Arrival { link, remote, offer } in arrivals {
+            let session = self.shared.id;
+            match offer {
+                Ok(offer) => {
+                    tracing::debug!(%session, link = offer.link, transport = %link.transport(), "link offered");
+                    if self.candidates.len() == MAX_CANDIDATES {
+                        let oldest = self.candidates.remove(0);
+                        self.leave(oldest.attached.link, None, replaced());
+                    }
+                    self.candidates.push(Waiting::new(Attached::new(offer.link, link, remote), offer));
+                }
+                Err(close) => self.leave(link, Some(close.clone()), close),
+            }
         }
-        self.link.poll_close(cx, close)
+    }
+
+    fn leave(&mut self, link: Box<dyn Link>, last: Option<Close>, close: Close) {
+        if self.leaving.len() == MAX_LEAVING {
+            self.leaving.remove(0);
+        }
+        self.leaving.push(Leaving::new(link, last, close));
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) {
-        if self.link_ended {
-            return;
-        }
         for _ in 0..RECEIVE_BUDGET {
-            match self.link.poll_recv(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(received)) => self.handle(received),
-                Poll::Ready(Err(end)) => {
-                    let mut machine = self.shared.lock();
-                    match end {
-                        LinkEnd::Lost(reason) => machine.link_lost(&reason),
-                        LinkEnd::Closed { code, reason } => machine.link_closed(code, &reason),
-                        LinkEnd::Violation(close) => machine.handle_violation(now(), close),
+            let Some(current) = &mut self.current else { return };
+            match current.link.poll_recv(cx) {
+                Poll::Pending => {
+                    if current.may_have_natives() {
+                        let mut core = self.shared.lock();
+                        current.receive_natives(cx, &mut core.machine);
+                        self.shared.notify_streams(&mut core);
                     }
-                    self.shared.notify_application(&machine);
-                    // After a violation the machine still has its CLOSE to send.
-                    self.link_ended = machine.closed().is_some();
                     return;
+                }
+                Poll::Ready(Ok(received)) => {
+                    let mut core = self.shared.lock();
+                    current.handle(&mut core, received);
+                    self.shared.notify(&mut core);
+                }
+                Poll::Ready(Err(end)) => {
+                    let shared = Arc::clone(&self.shared);
+                    let mut core = shared.lock();
+                    match end {
+                        LinkEnd::Lost(reason) => core.machine.link_lost(now(), &reason),
+                        LinkEnd::Closed { code, reason } => core.machine.link_closed(code, &reason),
+                        // The link can still carry the machine's CLOSE.
+                        LinkEnd::Violation(close) => return core.machine.handle_violation(now(), close),
+                    }
+                    return self.detach(&mut core);
                 }
             }
         }
         cx.waker().wake_by_ref();
     }
 
-    fn handle(&mut self, received: Received) {
-        let mut machine = self.shared.lock();
-        let now = now();
-        match received {
-            Received::Alive => return machine.heard_from(now),
-            Received::Datagram(payload) => machine.handle_datagram(now, payload),
-            Received::Bytes(bytes) => feed(&mut machine, &mut self.decoder, now, bytes),
-            Received::Packet(bytes) => {
-                feed(&mut machine, &mut self.decoder, now, bytes);
-                finish_packet(&mut machine, &self.decoder, now);
+    /// Whether the client has chosen another link.
+    fn poll_candidates(&mut self, cx: &mut Context<'_>) {
+        let mut index = 0;
+        while index < self.candidates.len() {
+            let shared = Arc::clone(&self.shared);
+            let mut core = shared.lock();
+            let Poll::Ready(outcome) = self.candidates[index].poll(cx, &mut core) else {
+                index += 1;
+                continue;
+            };
+            let Attached { number, .. } = self.candidates[index].attached;
+            let attached = self.candidates.remove(index).attached;
+            let session = shared.id;
+            match outcome {
+                Outcome::Chosen => {
+                    let transport = attached.link.transport();
+                    tracing::debug!(%session, link = number, %transport, "session goes on over another link");
+                    if let Some(old) = self.current.replace(attached) {
+                        self.leave(old.link, None, replaced());
+                    }
+                }
+                Outcome::Refused(last, close) => {
+                    let (code, name) = (close.code, close.name());
+                    tracing::debug!(%session, link = number, code, name, "link refused");
+                    self.leave(attached.link, last, close);
+                }
+                Outcome::Gone => tracing::debug!(%session, link = number, "link was not chosen by its client"),
             }
+            shared.notify(&mut core);
         }
-        self.shared.notify_application(&machine);
     }
 
     /// Gives the link what it takes. Returns when the machine wants to be called again.
     fn transmit(&mut self, cx: &mut Context<'_>) -> Option<Micros> {
         let shared = Arc::clone(&self.shared);
-        let mut machine = shared.lock();
+        let mut core = shared.lock();
         let now = now();
-        machine.handle_timeout(now);
-        while !self.link_ended {
-            match self.link.poll_ready(cx) {
-                Poll::Pending => break,
-                Poll::Ready(Err(_)) => {
-                    self.write_failed(cx, &mut machine);
-                    break;
-                }
-                Poll::Ready(Ok(())) => {}
-            }
-            let Some(packet) = machine.poll_transmit(now, self.link.max_packet()) else { break };
-            self.link.send(packet);
-        }
-        if !self.link_ended
-            && let Poll::Ready(Err(_)) = self.link.poll_flush(cx)
+        core.machine.handle_timeout(now);
+        if let Some(current) = &mut self.current
+            && current.transmit(cx, &mut core.machine, now).is_err()
         {
-            self.write_failed(cx, &mut machine);
+            self.write_failed(cx, &mut core);
         }
-        machine.poll_timeout()
+        if self.current.is_some() && !core.machine.has_link() && core.machine.closed().is_none() {
+            // It fell silent. To say so on it would take as long as anything else there.
+            self.detach(&mut core);
+        }
+        core.machine.poll_timeout()
     }
 
     /// Writing failed. What the peer sent before may still be there to be read, its CLOSE among it; otherwise the link is lost.
-    fn write_failed(&mut self, cx: &mut Context<'_>, machine: &mut Machine) {
-        self.link_ended = true;
+    fn write_failed(&mut self, cx: &mut Context<'_>, core: &mut Core) {
+        let Some(current) = &mut self.current else { return };
         for _ in 0..RECEIVE_BUDGET {
-            match self.link.poll_recv(cx) {
-                Poll::Ready(Ok(Received::Bytes(bytes) | Received::Packet(bytes))) => {
-                    feed(machine, &mut self.decoder, now(), bytes);
-                }
-                Poll::Ready(Ok(_)) => {}
+            match current.link.poll_recv(cx) {
+                Poll::Ready(Ok(received)) => current.handle(core, received),
                 Poll::Ready(Err(LinkEnd::Closed { code, reason })) => {
-                    return machine.link_closed(code, &reason);
+                    core.machine.link_closed(code, &reason);
+                    break;
                 }
                 Poll::Ready(Err(_)) | Poll::Pending => break,
             }
         }
-        machine.link_lost("the connection was closed while something was being sent");
+        core.machine.link_lost(now(), "the connection was closed while something was being sent");
+        self.detach(core);
     }
 
-    /// Arranges to be polled when the machine wants to be called again.
-    fn set_timer(&mut self, cx: &mut Context<'_>, deadline: Option<Micros>) {
-        let Some(deadline) = deadline else { return };
-        let target = Instant::now() + Duration::from_micros(deadline.saturating_sub(now()));
+    /// The current link is gone.
+    fn detach(&mut self, core: &mut Core) {
+        core.carrier = None;
+        if let Some(current) = self.current.take() {
+            let transport = current.link.transport();
+            tracing::debug!(session = %self.shared.id, link = current.number, %transport, "link ended");
+        }
+        self.shared.notify(core);
+    }
+
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) {
+        self.leaving.retain_mut(|leaving| leaving.poll(cx).is_pending());
+        if let Some(until) = self.leaving.iter().map(|leaving| leaving.until).min() {
+            self.arm(cx, until);
+        }
+    }
+
+    /// Arranges to be polled at `target`, or earlier.
+    fn arm(&mut self, cx: &mut Context<'_>, target: Instant) {
         // Deadlines move back with every frame that arrives. The timer follows when it goes off: too early costs one turn,
         // and moving it every time would cost more.
         if target < self.timer.deadline() || self.timer.is_elapsed() {
@@ -162,41 +251,18 @@ impl<F: FnOnce() + Unpin> Driver<F> {
 }
 
 impl<F: FnOnce() + Unpin> Future for Driver<F> {
-    /// How the session ended, and whether its client had ever chosen this link.
+    /// How the session ended, and whether its client had ever spoken.
     type Output = (Close, bool);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Close, bool)> {
         let this = &mut *self;
-        if this.closing.is_none() && this.poll_open(cx).is_pending() {
-            return Poll::Pending;
+        if this.ended.is_none() {
+            this.drive(cx);
         }
-        let Some(close) = this.closing.take() else { return Poll::Pending };
-        match this.poll_closing(cx, &close) {
-            Poll::Ready(()) => Poll::Ready((close, this.on_open.is_none())),
-            Poll::Pending => {
-                this.closing = Some(close);
-                Poll::Pending
-            }
+        this.poll_leaving(cx);
+        match &this.ended {
+            Some(close) if this.leaving.is_empty() => Poll::Ready((close.clone(), this.on_open.is_none())),
+            _ => Poll::Pending,
         }
-    }
-}
-
-/// Moves the frames in `bytes` into the machine.
-pub(crate) fn feed(machine: &mut Machine, decoder: &mut Decoder, now: Micros, bytes: bytes::Bytes) {
-    machine.count_received(bytes.len());
-    decoder.push(bytes);
-    loop {
-        match decoder.next_frame() {
-            Ok(Some(frame)) => machine.handle_frame(now, frame),
-            Ok(None) => return,
-            Err(error) => return machine.handle_violation(now, Close::protocol(error.code(), error.to_string())),
-        }
-    }
-}
-
-/// A packet has to end where a frame does.
-pub(crate) fn finish_packet(machine: &mut Machine, decoder: &Decoder, now: Micros) {
-    if !decoder.is_empty() {
-        machine.handle_violation(now, Close::protocol(Code::MalformedFrame, "a packet that ends inside a frame"));
     }
 }

@@ -3,36 +3,35 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
-use parking_lot::{Mutex, MutexGuard};
 use throughline_protocol::limits::MAX_DATAGRAM;
-use throughline_protocol::machine::Event as MachineEvent;
-use throughline_protocol::{
-    Close, Code, Datagram, Machine, Message, Micros, Origin, SendDatagramError, SessionId, Stats, TrySendError,
-};
-use tokio::sync::Notify;
+use throughline_protocol::machine::{self, Event as MachineEvent};
+use throughline_protocol::{Close, Datagram, Message, Origin, SendDatagramError, SessionId, Stats, TrySendError};
 
+use super::Identity;
+use super::shared::Shared;
+use super::stream::{OpenStreamError, Stream};
 use crate::transport::Transport;
 use crate::transport::link::NativeDatagrams;
 
 /// One session: a durable conversation with one client. Clones are handles to the same session.
 ///
-/// A session begins when its client has chosen a link, and ends with [`Session::close`], with the client's, or when its link is lost.
+/// A session begins when its client has chosen a link. It goes on over as many links as it takes: when one is lost, it waits for the next, and
+/// what is sent meanwhile waits, too. It ends with [`Session::close`], with the client's, or when it was without a link for `limits.resume_window`.
 #[derive(Clone)]
 pub struct Session(Arc<Shared>);
 
 /// What a session received.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// A message: ordered, reliable.
     Message(Message),
     /// A datagram of at most 1,100 bytes: unreliable. Up to 256 wait for [`Session::recv`]; then the oldest go.
     Datagram(Bytes),
+    /// A stream that the client has opened. Dropped, it is reset and stopped with code 0.
+    Stream(Stream),
 }
 
 /// How a session ended.
@@ -44,27 +43,6 @@ pub struct Closed {
     pub reason: String,
     /// Whether an application chose the code.
     pub application: bool,
-}
-
-/// Who is behind a session: what [`authenticate`](crate::Builder::authenticate) found.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Identity {
-    /// The user, if known.
-    pub user: Option<String>,
-    /// Whatever else the application wants to remember about him.
-    pub claims: serde_json::Value,
-}
-
-impl Identity {
-    /// Nobody in particular.
-    pub fn anonymous() -> Self {
-        Self::default()
-    }
-
-    /// A user by name or id.
-    pub fn user(user: impl Into<String>) -> Self {
-        Self { user: Some(user.into()), claims: serde_json::Value::Null }
-    }
 }
 
 /// Why [`Session::send`] did not take a message.
@@ -95,12 +73,12 @@ impl Session {
 
     /// What carries the session now; `None` while nothing does.
     pub fn transport(&self) -> Option<Transport> {
-        Some(self.0.transport)
+        self.0.lock().carrier.as_ref().map(|carrier| carrier.transport)
     }
 
-    /// Where the client is, as far as it is known: behind a trusted proxy, what that proxy says.
+    /// Where the client's last link came from, as far as it is known: behind a trusted proxy, what that proxy says.
     pub fn remote_addr(&self) -> Option<IpAddr> {
-        self.0.remote
+        self.0.lock().remote
     }
 
     /// Who is behind it.
@@ -114,17 +92,18 @@ impl Session {
     pub async fn recv(&self) -> Option<Event> {
         loop {
             let notified = self.0.incoming.notified();
-            match self.0.next_event() {
+            match next_event(&self.0) {
                 Next::Event(MachineEvent::Opened) => {}
                 Next::Event(MachineEvent::Message(message)) => return Some(Event::Message(message)),
                 Next::Event(MachineEvent::Datagram(bytes)) => return Some(Event::Datagram(bytes)),
+                Next::Event(MachineEvent::Stream(id)) => return Some(Event::Stream(Stream::new(&self.0, id))),
                 Next::Event(MachineEvent::Closed(_)) | Next::Ended => return None,
                 Next::Nothing => notified.await,
             }
         }
     }
 
-    /// Sends a message, after those before it. Waits while the session's buffer of unacknowledged bytes is full.
+    /// Sends a message, after those before it. Waits while the session's buffer of unacknowledged bytes is full, as it soon is without a link.
     ///
     /// # Errors
     /// [`SendError`]; the message was then not sent.
@@ -146,7 +125,7 @@ impl Session {
     /// # Errors
     /// [`TrySendError`]; the message was then not sent.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        self.0.lock().send(message.into())?;
+        self.0.lock().machine.send(message.into())?;
         self.0.wake_driver();
         Ok(())
     }
@@ -163,22 +142,46 @@ impl Session {
         key: impl Into<Option<u64>>,
     ) -> Result<(), SendDatagramError> {
         let (datagram, key) = (datagram.into(), key.into());
-        let mut machine = self.0.lock();
+        let mut core = self.0.lock();
         // A path may take more than the protocol allows: the limit is the same on every transport. And Chromium delivers
         // nothing more after an empty one.
         let fits = |native: &dyn NativeDatagrams| (1..=native.max_len().min(MAX_DATAGRAM)).contains(&datagram.len());
-        let native = self.0.native.as_deref().filter(|native| machine.is_open() && fits(*native));
-        let Some(native) = native else {
-            machine.send_datagram(datagram, key)?;
-            drop(machine);
-            self.0.wake_driver();
+        let is_open = core.machine.is_open();
+        let native = core.carrier.as_ref().and_then(|carrier| carrier.native.as_ref());
+        let Some(native) = native.filter(|native| is_open && fits(&***native)).cloned() else {
+            core.machine.send_datagram(datagram, key)?;
+            let is_carried = core.carrier.is_some();
+            drop(core);
+            if is_carried {
+                self.0.wake_driver();
+            }
             return Ok(());
         };
         // QUIC's own short queue takes it at once: no need to wake the driver for it.
-        machine.count_native_datagram(datagram.len());
-        drop(machine);
+        core.machine.count_native_datagram(datagram.len());
+        drop(core);
         native.send(&datagram.payload());
         Ok(())
+    }
+
+    /// Opens a stream: ordered, reliable bytes in both directions, beside the messages and without waiting for them. Waits while the client has as
+    /// many open as it allows.
+    ///
+    /// # Errors
+    /// [`OpenStreamError`]: the session has ended, or is ending.
+    pub async fn open_stream(&self) -> Result<Stream, OpenStreamError> {
+        loop {
+            let changed = self.0.streams.notified();
+            let opened = self.0.lock().machine.open_stream();
+            match opened {
+                Ok(id) => {
+                    self.0.wake_driver();
+                    return Ok(Stream::new(&self.0, id));
+                }
+                Err(machine::OpenStreamError::Full(_)) => changed.await,
+                Err(machine::OpenStreamError::Closed(close)) => return Err(OpenStreamError::Closed(close)),
+            }
+        }
     }
 
     /// Ends the session with a code of the application's own. What was sent before still goes out, if the client takes it within three seconds.
@@ -191,7 +194,7 @@ impl Session {
     pub async fn closed(&self) -> Closed {
         loop {
             let notified = self.0.incoming.notified();
-            if let Some(close) = self.0.lock().closed() {
+            if let Some(close) = self.0.lock().machine.closed() {
                 return close.into();
             }
             notified.await;
@@ -200,124 +203,24 @@ impl Session {
 
     /// Bytes of messages that the client has not acknowledged yet.
     pub fn buffered_bytes(&self) -> u64 {
-        self.0.lock().buffered_bytes()
+        self.0.lock().machine.buffered_bytes()
     }
 
     /// Counters, and the round-trip time.
     pub fn stats(&self) -> Stats {
-        self.0.lock().stats()
+        self.0.lock().machine.stats()
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.0.id).field("transport", &self.0.transport).finish_non_exhaustive()
+        f.debug_struct("Session").field("id", &self.0.id).field("transport", &self.transport()).finish_non_exhaustive()
     }
 }
 
 impl From<&Close> for Closed {
     fn from(close: &Close) -> Self {
         Self { code: close.code, reason: close.reason.clone(), application: close.origin == Origin::Application }
-    }
-}
-
-/// What the handles, the driver and the uplink of one session share.
-pub(crate) struct Shared {
-    pub(crate) id: SessionId,
-    pub(crate) transport: Transport,
-    pub(crate) remote: Option<IpAddr>,
-    pub(crate) identity: Identity,
-    pub(crate) opened: Instant,
-    /// The client has said CLOSE by POST: no request of its own can cross the end any more.
-    pub(crate) left: AtomicBool,
-    native: Option<Arc<dyn NativeDatagrams>>,
-    machine: Mutex<Machine>,
-    /// Wakes the driver: there is something to send.
-    driver: AtomicWaker,
-    /// Wakes [`Session::recv`] and [`Session::closed`].
-    incoming: Notify,
-    /// Wakes [`Session::send`].
-    room: Notify,
-}
-
-impl Shared {
-    pub(crate) fn new(
-        machine: Machine,
-        id: SessionId,
-        transport: Transport,
-        remote: Option<IpAddr>,
-        identity: Identity,
-        native: Option<Arc<dyn NativeDatagrams>>,
-    ) -> Self {
-        Self {
-            id,
-            transport,
-            remote,
-            identity,
-            opened: Instant::now(),
-            left: AtomicBool::new(false),
-            native,
-            machine: Mutex::new(machine),
-            driver: AtomicWaker::new(),
-            incoming: Notify::new(),
-            room: Notify::new(),
-        }
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
-        self.machine.lock()
-    }
-
-    pub(crate) fn register_driver(&self, waker: &std::task::Waker) {
-        self.driver.register(waker);
-    }
-
-    pub(crate) fn wake_driver(&self) {
-        self.driver.wake();
-    }
-
-    /// Tells the application's waiting calls that the machine has changed.
-    pub(crate) fn notify_application(&self, machine: &Machine) {
-        self.incoming.notify_waiters();
-        if machine.has_room() || machine.closing().is_some() {
-            self.room.notify_waiters();
-        }
-    }
-
-    pub(crate) fn close(&self, close: Close) {
-        let mut machine = self.lock();
-        machine.close(now(), close);
-        // A `send` that waits for room must not wait for its client as well.
-        self.notify_application(&machine);
-        drop(machine);
-        self.wake_driver();
-    }
-
-    /// The link is gone, and nobody drives it any more. Says how the session ended, and whether it had ever been open.
-    pub(crate) fn cut(&self, reason: &str) -> (Close, bool) {
-        let mut machine = self.lock();
-        machine.link_lost(reason);
-        self.notify_application(&machine);
-        let close = machine.closed().cloned().unwrap_or_else(|| Close::protocol(Code::LinkLost, reason));
-        (close, machine.is_established())
-    }
-
-    /// Takes an event out. The credit that it frees may be worth an ACK.
-    fn next_event(&self) -> Next {
-        let mut machine = self.lock();
-        let event = machine.poll_event();
-        // Asked under the same lock: between two, a last message and CLOSE could arrive, and the message would be overlooked.
-        let ended = machine.closed().is_some();
-        let owes_ack = machine.owes_ack();
-        drop(machine);
-        if owes_ack {
-            self.wake_driver();
-        }
-        match event {
-            Some(event) => Next::Event(event),
-            None if ended => Next::Ended,
-            None => Next::Nothing,
-        }
     }
 }
 
@@ -330,12 +233,20 @@ enum Next {
     Ended,
 }
 
-/// The machine's clock: microseconds since the Unix epoch as of the start of the process, going on monotonically.
-pub(crate) fn now() -> Micros {
-    static START: std::sync::OnceLock<(Instant, Micros)> = std::sync::OnceLock::new();
-    let (start, epoch) = START.get_or_init(|| {
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Micros);
-        (Instant::now(), epoch)
-    });
-    epoch + start.elapsed().as_micros() as Micros
+/// Takes an event out. What it frees may be worth a word to the client.
+fn next_event(shared: &Shared) -> Next {
+    let mut core = shared.lock();
+    let event = core.machine.poll_event();
+    // Asked under the same lock: between two, a last message and CLOSE could arrive, and the message would be overlooked.
+    let ended = core.machine.closed().is_some();
+    let owes = core.machine.owes();
+    drop(core);
+    if owes {
+        shared.wake_driver();
+    }
+    match event {
+        Some(event) => Next::Event(event),
+        None if ended => Next::Ended,
+        None => Next::Nothing,
+    }
 }

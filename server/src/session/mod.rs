@@ -1,6 +1,13 @@
-//! Sessions: the handle that the application holds, and the driver that moves its frames.
+//! Sessions: the handle that the application holds, and the driver that moves its frames over one link after another.
 
 pub(crate) mod driver;
-pub(crate) mod handle;
+mod handle;
+mod identity;
+pub(crate) mod links;
+mod natives;
+pub(crate) mod shared;
+mod stream;
 
-pub use handle::{Closed, Event, Identity, SendError, Session};
+pub use handle::{Closed, Event, SendError, Session};
+pub use identity::Identity;
+pub use stream::{OpenStreamError, Stream, StreamError, StreamReader, StreamWriter};

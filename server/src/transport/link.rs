@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use throughline_protocol::{Close, Packet};
+use tokio::sync::oneshot;
 
 use super::Transport;
 
-/// One live connection that carries a session. All of it is polled by the session's driver, from one task.
+/// One live connection that carries a session, or may come to. All of it is polled by the session's driver, from one task.
 pub(crate) trait Link: Send {
     /// The kind of this link.
     fn transport(&self) -> Transport;
@@ -19,6 +20,21 @@ pub(crate) trait Link: Send {
     /// The link's own datagrams, if it has them. Otherwise they travel as frames.
     fn native_datagrams(&self) -> Option<Arc<dyn NativeDatagrams>> {
         None
+    }
+
+    /// Whether the link has streams of its own beside the one that its frames are in.
+    fn has_native_streams(&self) -> bool {
+        false
+    }
+
+    /// Opens a stream of its own; `None` when the peer allows none now.
+    fn open_native(&mut self, _: &mut Context<'_>) -> Option<Box<dyn NativeStream>> {
+        None
+    }
+
+    /// The next stream that the peer opened. The driver asks for them only on the link that carries the session.
+    fn poll_accept_native(&mut self, _: &mut Context<'_>) -> Poll<Box<dyn NativeStream>> {
+        Poll::Pending
     }
 
     /// What the peer sent next.
@@ -46,6 +62,25 @@ pub(crate) trait NativeDatagrams: Send + Sync {
     fn send(&self, payload: &Bytes);
 }
 
+/// A stream of the link's own. Frames follow each other on it in both directions; how it ends says nothing (SPEC section 4.2).
+/// Dropped, it is given up.
+pub(crate) trait NativeStream: Send {
+    /// What the peer sent next; `None` when no more will come.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>>;
+
+    /// Ready with `true` when everything that was taken is written, and with `false` when the peer takes no more.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
+
+    /// Takes a packet. Only after [`NativeStream::poll_ready`] said `true`.
+    fn send(&mut self, packet: Packet);
+
+    /// Nothing more will be sent. What was taken is still delivered.
+    fn finish(&mut self);
+
+    /// Nothing more will be sent, and what was taken need not be delivered.
+    fn reset(&mut self);
+}
+
 /// What a link received.
 #[derive(Debug)]
 pub(crate) enum Received {
@@ -53,10 +88,32 @@ pub(crate) enum Received {
     Packet(Bytes),
     /// Bytes of a stream of frames, cut anywhere.
     Bytes(Bytes),
+    /// A packet of whole frames that came by a request of its own, which waits for an answer.
+    Posted(Posted),
     /// A native datagram.
     Datagram(Bytes),
     /// Nothing, but the peer is there.
     Alive,
+}
+
+/// The body of a POST, and where its answer goes. Dropped without one, its link is over.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    /// A packet of whole frames.
+    pub(crate) packet: Bytes,
+    /// Takes what became of it.
+    pub(crate) answer: oneshot::Sender<Verdict>,
+}
+
+/// What became of a packet that came by POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It was taken, or is ignored because the session is closing.
+    Taken,
+    /// It broke the protocol.
+    Broke(Close),
+    /// Its link is over.
+    Gone,
 }
 
 /// How a link ended.

@@ -98,7 +98,6 @@ impl Rejection {
         self.status
     }
 
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn code(&self) -> Code {
         self.code
     }

@@ -15,19 +15,21 @@ use tokio::sync::oneshot;
 
 use super::Transport;
 use super::link::{Link, LinkEnd, Received};
+use super::uplink::Uplink;
 
 /// Neither by a browser nor by a proxy, nor changed by one.
 const NEVER_STORED: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
-/// A link, and the place where its GETs wait.
-pub(crate) fn open() -> (PollLink, Arc<Held>) {
-    let held = Arc::new(Held::default());
-    (PollLink { held: Arc::clone(&held) }, held)
+/// A link, and the places where its GETs and its POSTs wait.
+pub(crate) fn open() -> (PollLink, Arc<Held>, Arc<Uplink>) {
+    let (held, uplink) = <(Arc<Held>, Arc<Uplink>)>::default();
+    (PollLink { held: Arc::clone(&held), uplink: Arc::clone(&uplink) }, held, uplink)
 }
 
 /// A sequence of held GETs that carries a session.
 pub(crate) struct PollLink {
     held: Arc<Held>,
+    uplink: Arc<Uplink>,
 }
 
 /// Where a GET waits for its packet. At most one does.
@@ -49,6 +51,11 @@ impl Held {
     /// Whether no GET was answered with the session's CLOSE yet that came after its end.
     pub(crate) fn is_first_after_end(&self) -> bool {
         !std::mem::replace(&mut self.0.lock().was_told, true)
+    }
+
+    /// Whether the link is over: it answers no GET any more.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.0.lock().finished
     }
 
     /// Waits up to `hold` for a packet: 200 with it, or 204. A GET that waits already is answered 204 at once.
@@ -96,6 +103,9 @@ impl Link for PollLink {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
+        if let Poll::Ready(posted) = self.uplink.poll_recv(cx) {
+            return Poll::Ready(Ok(Received::Posted(posted)));
+        }
         let mut state = self.held.0.lock();
         if std::mem::take(&mut state.arrived) {
             return Poll::Ready(Ok(Received::Alive));
@@ -125,12 +135,14 @@ impl Link for PollLink {
     }
 
     fn poll_close(&mut self, _: &mut Context<'_>, _: &Close) -> Poll<()> {
+        self.uplink.close();
         Poll::Ready(()) // CLOSE was the last packet; further GETs find no session
     }
 }
 
 impl Drop for PollLink {
     fn drop(&mut self) {
+        self.uplink.close();
         let mut state = self.held.0.lock();
         state.finished = true;
         state.get = None;

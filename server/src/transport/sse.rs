@@ -17,12 +17,13 @@ use throughline_protocol::{Close, Packet};
 
 use super::Transport;
 use super::link::{Link, LinkEnd, Received};
+use super::uplink::Uplink;
 
 /// Longest packet in one event, in bytes: short, since an event is handed over whole and datagrams wait behind it.
 const MAX_EVENT_PACKET: usize = 65_536;
 
-/// A link and the response that carries it.
-pub(crate) fn open() -> (SseLink, Response) {
+/// A link, the response that carries it, and the place where its POSTs wait.
+pub(crate) fn open() -> (SseLink, Response, Arc<Uplink>) {
     let pipe = Arc::new(Mutex::new(Pipe::default()));
     let mut response = Response::new(Body::new(EventBody(Arc::clone(&pipe))));
     let headers = response.headers_mut();
@@ -30,12 +31,14 @@ pub(crate) fn open() -> (SseLink, Response) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     // Asks nginx not to collect the events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    (SseLink { pipe, sent: 0 }, response)
+    let uplink = Arc::new(Uplink::default());
+    (SseLink { pipe, uplink: Arc::clone(&uplink), sent: 0 }, response, uplink)
 }
 
 /// An event stream that carries a session.
 pub(crate) struct SseLink {
     pipe: Arc<Mutex<Pipe>>,
+    uplink: Arc<Uplink>,
     /// Packets so far: the `id:` of the last event.
     sent: u64,
 }
@@ -63,12 +66,16 @@ impl Link for SseLink {
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
+        // The POSTs first: a CLOSE may be among them, after which the client left.
+        if let Poll::Ready(posted) = self.uplink.poll_recv(cx) {
+            return Poll::Ready(Ok(Received::Posted(posted)));
+        }
         let mut pipe = self.pipe.lock();
         if pipe.abandoned {
             return Poll::Ready(Err(LinkEnd::Lost("the client left the event stream".into())));
         }
         pipe.link = Some(cx.waker().clone());
-        Poll::Pending // what the client sends comes by POST
+        Poll::Pending
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
@@ -95,6 +102,7 @@ impl Link for SseLink {
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &Close) -> Poll<()> {
+        self.uplink.close();
         let mut pipe = self.pipe.lock();
         pipe.finished = true;
         pipe.body.take().into_iter().for_each(Waker::wake);
@@ -108,6 +116,7 @@ impl Link for SseLink {
 
 impl Drop for SseLink {
     fn drop(&mut self) {
+        self.uplink.close();
         let mut pipe = self.pipe.lock();
         pipe.finished = true;
         pipe.body.take().into_iter().for_each(Waker::wake);

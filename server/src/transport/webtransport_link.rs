@@ -1,4 +1,5 @@
-//! WebTransport: frames on one bidirectional stream that the server opens, datagrams as QUIC's own (SPEC section 7.1).
+//! WebTransport: frames on one bidirectional stream that the server opens, datagrams as QUIC's own (SPEC section 7.1), and further
+//! bidirectional streams of both sides, one for each stream of the session (SPEC section 4.2).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,9 +11,9 @@ use throughline_protocol::{Close, Code, Packet};
 use tokio::time::{Sleep, sleep};
 
 use super::Transport;
-use super::link::{Link, LinkEnd, NativeDatagrams, Received, carrier_code};
+use super::link::{Link, LinkEnd, NativeDatagrams, NativeStream, Received, carrier_code};
 use super::webtransport::{
-    Closed, DatagramSender, How, OpenError, RecvStream, SendStream, Upgrade, UpgradeError, WebTransport,
+    Closed, DatagramSender, How, OpenError, RecvStream, SendStream, StreamError, Upgrade, UpgradeError, WebTransport,
 };
 
 /// What is read from the link stream at once, in bytes.
@@ -41,7 +42,16 @@ pub(crate) async fn open(upgrade: Upgrade) -> Result<WebTransportLink, LinkError
     let session = upgrade.await?;
     let (send, recv) = session.open_bi().await?;
     let datagrams = Arc::new(Datagrams(session.datagram_sender()));
-    Ok(WebTransportLink { session, send, recv, datagrams, unsent: Vec::new(), stream_next: true, reading: None })
+    Ok(WebTransportLink {
+        session,
+        send,
+        recv,
+        datagrams,
+        unsent: Vec::new(),
+        stream_next: true,
+        client_opens: false,
+        reading: None,
+    })
 }
 
 /// A WebTransport session that carries a session.
@@ -54,6 +64,8 @@ pub(crate) struct WebTransportLink {
     unsent: Vec<Bytes>,
     /// The stream is read before datagrams: they take turns, and the stream begins, since nothing counts before its first frame.
     stream_next: bool,
+    /// The client has opened a stream of its own: it may open more.
+    client_opens: bool,
     /// Runs from the moment in which everything is written, CLOSE at the end.
     reading: Option<Pin<Box<Sleep>>>,
 }
@@ -74,12 +86,53 @@ impl NativeDatagrams for Datagrams {
 
 impl WebTransportLink {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
-        while !self.unsent.is_empty() {
-            let written = ready!(self.send.poll_write_chunks(cx, &mut self.unsent));
-            let written = written.map_err(|error| LinkEnd::Lost(error.to_string()))?;
-            self.unsent.drain(..written.chunks);
-        }
-        Poll::Ready(Ok(()))
+        let written = ready!(poll_write_all(&mut self.send, &mut self.unsent, cx));
+        Poll::Ready(written.map_err(|error| LinkEnd::Lost(error.to_string())))
+    }
+}
+
+/// Writes all of `unsent`. What is not yet written when this is pending stays there.
+fn poll_write_all(
+    send: &mut SendStream,
+    unsent: &mut Vec<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), StreamError>> {
+    while !unsent.is_empty() {
+        let written = ready!(send.poll_write_chunks(cx, unsent))?;
+        unsent.drain(..written.chunks);
+    }
+    *unsent = Vec::new(); // an idle stream holds no buffer
+    Poll::Ready(Ok(()))
+}
+
+/// A bidirectional stream beside the link stream.
+struct Native {
+    send: SendStream,
+    recv: RecvStream,
+    /// The packet that is being written.
+    unsent: Vec<Bytes>,
+}
+
+impl NativeStream for Native {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.recv.poll_read_chunk(cx, READ_CHUNK).map(|read| read.ok().flatten())
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        poll_write_all(&mut self.send, &mut self.unsent, cx).map(|written| written.is_ok())
+    }
+
+    fn send(&mut self, packet: Packet) {
+        self.unsent.extend(packet.into_pieces());
+    }
+
+    fn finish(&mut self) {
+        self.send.finish();
+    }
+
+    fn reset(&mut self) {
+        self.unsent = Vec::new();
+        self.send.reset(0);
     }
 }
 
@@ -114,6 +167,23 @@ impl Link for WebTransportLink {
         Some(Arc::clone(&self.datagrams) as Arc<dyn NativeDatagrams>)
     }
 
+    fn has_native_streams(&self) -> bool {
+        true
+    }
+
+    fn open_native(&mut self, cx: &mut Context<'_>) -> Option<Box<dyn NativeStream>> {
+        let (send, recv, header) = self.session.try_open_bi(cx)?;
+        Some(Box::new(Native { send, recv, unsent: vec![header] }))
+    }
+
+    fn poll_accept_native(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn NativeStream>> {
+        let Some((send, recv)) = ready!(self.session.poll_accept_bi(cx)) else { return Poll::Pending };
+        if !std::mem::replace(&mut self.client_opens, true) {
+            self.session.allow_session_streams();
+        }
+        Poll::Ready(Box::new(Native { send, recv, unsent: Vec::new() }))
+    }
+
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
         if !std::mem::replace(&mut self.stream_next, true)
             && let Poll::Ready(Some(payload)) = self.session.poll_recv_datagram(cx)
@@ -139,8 +209,8 @@ impl Link for WebTransportLink {
             // Firefox says no more than this when a page is left: the session and its QUIC connection stay as they are.
             return Poll::Ready(Err(LinkEnd::Lost("the client ended the link stream".into())));
         }
-        if self.session.poll_accept_bi(cx).is_ready() || self.session.poll_accept_uni(cx).is_ready() {
-            let reason = "a stream of the client's own: the link stream is the only one in this version";
+        if let Poll::Ready(Some(_)) = self.session.poll_accept_uni(cx) {
+            let reason = "a unidirectional stream: a session's streams go both ways";
             return Poll::Ready(Err(LinkEnd::Violation(Close::protocol(Code::ProtocolViolation, reason))));
         }
         Poll::Pending

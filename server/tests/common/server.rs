@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use throughline::{Builder, CertificateConfig, Config, Event, Server, Session};
+use throughline::{Builder, CertificateConfig, Config, Event, Server, Session, Stream};
+use tokio::io::AsyncWriteExt;
 
 /// Where a server is.
 #[derive(Debug, Clone)]
@@ -36,6 +37,7 @@ pub(crate) fn config() -> Config {
     config.quic.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
     // Tests that are about time choose their own; no other may fail because a machine is slow.
     config.limits.drain_timeout = Duration::from_secs(5);
+    config.limits.drain_spread = Duration::ZERO;
     config
 }
 
@@ -50,12 +52,21 @@ pub(crate) async fn start(mut config: Config, build: impl FnOnce(Builder) -> Bui
     Running { server, place, _certificates: certificates }
 }
 
+/// Sends back what comes on a stream, its end included.
+async fn echo_stream(stream: Stream) {
+    let (mut reader, mut writer) = stream.into_split();
+    if tokio::io::copy(&mut reader, &mut writer).await.is_ok() {
+        drop(writer.shutdown().await);
+    }
+}
+
 /// An application that sends everything back.
 pub(crate) async fn echo(session: Session) {
     while let Some(event) = session.recv().await {
         match event {
             Event::Message(message) => drop(session.send(message).await),
             Event::Datagram(datagram) => drop(session.send_datagram(datagram, None)),
+            Event::Stream(stream) => drop(tokio::spawn(echo_stream(stream))),
             _ => {}
         }
     }

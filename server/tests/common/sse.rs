@@ -43,7 +43,7 @@ pub(crate) async fn open_sse(place: &Place, opening: &Opening) -> Result<Ends, R
         }
     });
     posts.map(|posts| tasks.spawn(posts));
-    Ok(Ends { outgoing, incoming, native_datagrams: None, tasks, connection: None })
+    Ok(Ends { outgoing, incoming, native_datagrams: None, natives: None, tasks, connection: None })
 }
 
 /// SPEC section 7.4.
@@ -82,7 +82,7 @@ pub(crate) async fn open_poll(place: &Place, opening: &Opening) -> Result<Ends, 
             }
         }
     });
-    Ok(Ends { outgoing, incoming, native_datagrams: None, tasks, connection: None })
+    Ok(Ends { outgoing, incoming, native_datagrams: None, natives: None, tasks, connection: None })
 }
 
 async fn request(pool: &Pool, url: &str, headers: HeaderMap) -> Response<Body> {

@@ -78,7 +78,7 @@ pub(crate) async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refus
             }
         }
     });
-    Ok(Ends { outgoing, incoming, native_datagrams: None, tasks, connection: None })
+    Ok(Ends { outgoing, incoming, native_datagrams: None, natives: None, tasks, connection: None })
 }
 
 fn offers(opening: &Opening) -> Vec<String> {

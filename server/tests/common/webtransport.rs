@@ -1,11 +1,14 @@
 //! SPEC section 7.1: h3's own client makes the CONNECT, quinn the rest.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use http::{Method, Request, StatusCode};
+use parking_lot::Mutex;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::DigitallySignedStruct;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -57,6 +60,8 @@ pub(crate) async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refus
     let (incoming_tx, incoming) = mpsc::channel(1);
     let (outgoing, mut outgoing_rx) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
+    let natives = Natives::new(connection.clone(), session, incoming_tx.clone());
+    tasks.spawn(natives.clone().accept());
     let datagrams = incoming_tx.clone();
     tasks.spawn(async move {
         // Everything is kept for as long as the wire is.
@@ -127,7 +132,76 @@ pub(crate) async fn open(place: &Place, opening: &Opening) -> Result<Ends, Refus
         std::future::pending::<()>().await; // a dropped stream would end it
         drop(connect_send);
     });
-    Ok(Ends { outgoing, incoming, native_datagrams, tasks, connection: Some(kept) })
+    Ok(Ends { outgoing, incoming, native_datagrams, natives: Some(natives), tasks, connection: Some(kept) })
+}
+
+/// Bidirectional streams beside the link stream, of both sides. What arrives on them comes as [`Incoming::Native`].
+#[derive(Clone)]
+pub(crate) struct Natives {
+    connection: quinn::Connection,
+    session: u64,
+    incoming: mpsc::Sender<Incoming>,
+    open: Arc<Mutex<HashMap<u64, mpsc::UnboundedSender<Bytes>>>>,
+}
+
+impl Natives {
+    fn new(connection: quinn::Connection, session: u64, incoming: mpsc::Sender<Incoming>) -> Self {
+        Self { connection, session, incoming, open: Arc::default() }
+    }
+
+    /// Opens a stream, if the server allows one now, and returns its number.
+    pub(crate) fn open(&self) -> Option<u64> {
+        let (send, recv) = self.connection.open_bi().now_or_never()?.ok()?;
+        let number = send.id().into();
+        let mut header = BytesMut::new();
+        varint::encode(STREAM_SIGNAL, &mut header);
+        varint::encode(self.session, &mut header);
+        self.enter(number, send, recv);
+        self.send(number, header.freeze());
+        Some(number)
+    }
+
+    /// Bytes for a stream. The session's credit bounds them.
+    pub(crate) fn send(&self, number: u64, bytes: Bytes) {
+        if let Some(stream) = self.open.lock().get(&number) {
+            drop(stream.send(bytes));
+        }
+    }
+
+    /// Nothing more will be sent on it.
+    pub(crate) fn finish(&self, number: u64) {
+        self.open.lock().remove(&number);
+    }
+
+    async fn accept(self) {
+        while let Ok((send, mut recv)) = self.connection.accept_bi().await {
+            assert_eq!(read_varint(&mut recv).await, STREAM_SIGNAL);
+            assert_eq!(read_varint(&mut recv).await, self.session);
+            self.enter(send.id().into(), send, recv);
+        }
+    }
+
+    fn enter(&self, number: u64, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
+        let (sender, mut outgoing) = mpsc::unbounded_channel::<Bytes>();
+        self.open.lock().insert(number, sender);
+        tokio::spawn(async move {
+            while let Some(bytes) = outgoing.recv().await {
+                if send.write_chunk(bytes).await.is_err() {
+                    return;
+                }
+            }
+            drop(send.finish());
+        });
+        let incoming = self.incoming.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(chunk)) = recv.read_chunk(usize::MAX, true).await {
+                if incoming.send(Incoming::Native(number, Some(chunk.bytes))).await.is_err() {
+                    return;
+                }
+            }
+            drop(incoming.send(Incoming::Native(number, None)).await);
+        });
+    }
 }
 
 fn connect_request(place: &Place, address: SocketAddr, opening: &Opening) -> Request<()> {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::server::Place;
+use super::webtransport::Natives;
 use super::{sse, websocket, webtransport, within};
 
 /// The fields of an opening, in no carrier yet.
@@ -31,6 +32,12 @@ impl Default for Opening {
 impl Opening {
     pub(crate) fn with_token(token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..Self::default() }
+    }
+
+    /// For a further link of the session, of which so much has been received.
+    pub(crate) fn resuming(welcome: &Welcome, received: u64) -> Self {
+        let resume = [welcome.session.to_string(), welcome.key.expose(), format!("0.{received}")];
+        Self { resume: Some(resume), ..Self::default() }
     }
 
     pub(crate) fn with_origin(origin: &str) -> Self {
@@ -70,6 +77,8 @@ pub(crate) enum Incoming {
     Bytes(Bytes),
     /// A native datagram.
     Datagram(Bytes),
+    /// Bytes of a native stream beside the link stream, by the number that [`Natives`] gave it; none at its end.
+    Native(u64, Option<Bytes>),
     /// A POST was not answered 204.
     Post(Refusal),
     /// The carrier was closed in its own way.
@@ -98,6 +107,8 @@ pub(crate) struct Wire {
     pub(crate) welcome: Welcome,
     /// Longest native datagram, where there are any.
     pub(crate) native_datagrams: Option<usize>,
+    /// Streams beside the link stream, where there are any.
+    pub(crate) natives: Option<Natives>,
     outgoing: mpsc::Sender<Outgoing>,
     incoming: mpsc::Receiver<Incoming>,
     /// What came with WELCOME, itself included.
@@ -111,6 +122,7 @@ pub(crate) struct Ends {
     pub(crate) outgoing: mpsc::Sender<Outgoing>,
     pub(crate) incoming: mpsc::Receiver<Incoming>,
     pub(crate) native_datagrams: Option<usize>,
+    pub(crate) natives: Option<Natives>,
     pub(crate) tasks: JoinSet<()>,
     /// What is left of a connection when its tasks have ended: a QUIC connection ends its streams first otherwise, which is a word of its own.
     pub(crate) connection: Option<quinn::Connection>,
@@ -142,9 +154,9 @@ impl Wire {
                 None => {}
             }
         };
-        let Ends { outgoing, incoming, native_datagrams, tasks, connection } = ends;
+        let Ends { outgoing, incoming, native_datagrams, natives, tasks, connection } = ends;
         let first = Some(first.freeze());
-        Ok(Self { transport, welcome, native_datagrams, outgoing, incoming, first, tasks, connection })
+        Ok(Self { transport, welcome, native_datagrams, natives, outgoing, incoming, first, tasks, connection })
     }
 
     /// Opens a link that the server has to accept.
@@ -213,7 +225,7 @@ impl Wire {
             loop {
                 match self.next().await {
                     Incoming::Bytes(bytes) => decoder.push(bytes),
-                    Incoming::Datagram(_) => {}
+                    Incoming::Datagram(_) | Incoming::Native(..) => {}
                     Incoming::Post(refusal) if refusal.status == StatusCode::BAD_REQUEST => {}
                     other => panic!("{transport}: {other:?} instead of CLOSE"),
                 }

@@ -25,6 +25,9 @@ pub(crate) struct Limits {
     pub(crate) max_bidi_streams: u32,
     /// Unidirectional streams that a client may have open; HTTP/3 itself takes three. 16: as above.
     pub(crate) max_uni_streams: u32,
+    /// Bidirectional streams that a client may open beside those, once it has opened one in a session. 100: what a
+    /// session allows.
+    pub(crate) max_session_streams: u32,
     /// Unread bytes that one stream may hold. 256 KiB: 2.5 MB/s at 100 ms.
     pub(crate) stream_receive_window: u32,
     /// Unread bytes that one connection may hold, which is all that a hostile one can pin. 1 MiB:
@@ -41,7 +44,7 @@ pub(crate) struct Limits {
     /// per second.
     pub(crate) max_queued_datagrams: usize,
     /// Client-opened streams of each direction waiting to be accepted in one session; those beyond
-    /// are reset with 0x3994bd84. 16: as many as may be open.
+    /// are reset with 0x3994bd84. 116: as many as may be open, so that none that was allowed is lost.
     pub(crate) max_queued_streams: usize,
     /// Streams that came before their session's CONNECT, in one connection. 8: a burst at the start.
     pub(crate) max_early_streams: usize,
@@ -83,13 +86,14 @@ impl Default for Limits {
             max_field_section_size: 16 * 1024,
             max_bidi_streams: 16,
             max_uni_streams: 16,
+            max_session_streams: 100,
             stream_receive_window: 256 * 1024,
             receive_window: 1024 * 1024,
             send_window: 512 * 1024,
             datagram_send_buffer: 32 * 1024,
             datagram_receive_buffer: 32 * 1024,
             max_queued_datagrams: 64,
-            max_queued_streams: 16,
+            max_queued_streams: 116,
             max_early_streams: 8,
             early_stream_timeout: Duration::from_secs(5),
             max_sessions_per_connection: 16,

@@ -38,7 +38,7 @@ pub(crate) use endpoint::{bind, serve};
 pub(crate) use limits::Limits;
 pub(crate) use quic::quic_config;
 pub(crate) use session::{Closed, How, WebTransport};
-pub(crate) use stream::{OpenError, RecvStream, SendStream};
+pub(crate) use stream::{OpenError, RecvStream, SendStream, StreamError};
 pub(crate) use upgrade::{Upgrade, UpgradeError};
 
 #[cfg(test)]

@@ -126,6 +126,23 @@ impl WebTransport {
         }
     }
 
+    /// Opens a bidirectional stream if the client allows one now. What it must begin with is not written yet, but given along: a stream
+    /// that nothing is written on stays unseen.
+    pub(crate) fn try_open_bi(&self, cx: &mut Context<'_>) -> Option<(SendStream, RecvStream, Bytes)> {
+        // The future keeps nothing between polls: whoever is told "not now" does without.
+        let opened = pin!(self.conn.open_bi()).poll(cx);
+        let Poll::Ready(Ok((send, recv))) = opened else { return None };
+        Some((SendStream::new(send), RecvStream::new(recv), header(probe::BIDI, self.id)))
+    }
+
+    /// Lets the client open as many bidirectional streams as [`Limits::max_session_streams`](super::Limits::max_session_streams) says, beside
+    /// those that it may have anyway. Not before it needs them: quinn reserves room for each.
+    pub(crate) fn allow_session_streams(&self) {
+        let limits = &self.table.limits;
+        let all = limits.max_bidi_streams.saturating_add(limits.max_session_streams);
+        self.conn.set_max_concurrent_bi_streams(all.into());
+    }
+
     /// Opens a unidirectional stream, as [`open_bi`](Self::open_bi) does a bidirectional one.
     pub(crate) fn open_uni(&self) -> impl Future<Output = Result<SendStream, OpenError>> + Send + 'static {
         let (conn, inbox, id) = (self.conn.clone(), Arc::clone(&self.inbox), self.id);
@@ -294,11 +311,16 @@ async fn say(mut send: RequestStream<H3Send, Bytes>, capsule: Bytes, stopped: St
     Ok(())
 }
 
-async fn write_header(send: &mut SendStream, kind: u64, session: u64) -> Result<(), StreamError> {
+/// What a stream of a session begins with.
+fn header(kind: u64, session: u64) -> Bytes {
     let mut header = BytesMut::with_capacity(16);
     varint::encode(kind, &mut header);
     varint::encode(session, &mut header);
-    let mut header = header.freeze();
+    header.freeze()
+}
+
+async fn write_header(send: &mut SendStream, kind: u64, session: u64) -> Result<(), StreamError> {
+    let mut header = header(kind, session);
     let written = poll_fn(|cx| send.poll_write_all(cx, &mut header)).await;
     if written.is_err() {
         send.reset_http3(codes::SESSION_GONE);

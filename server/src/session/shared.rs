@@ -1,0 +1,252 @@
+//! What the handles, the driver and the requests of one session share.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
+use throughline_protocol::limits::MAX_CANDIDATES;
+use throughline_protocol::machine::Candidate;
+use throughline_protocol::{Close, Code, Machine, Micros, ResumeKey, SessionId};
+use tokio::sync::Notify;
+
+use super::Identity;
+use crate::transport::Transport;
+use crate::transport::link::{Link, NativeDatagrams};
+
+/// One session. Lives for as long as its driver or anybody's handle.
+pub(crate) struct Shared {
+    pub(crate) id: SessionId,
+    pub(crate) key: ResumeKey,
+    pub(crate) identity: Identity,
+    pub(crate) opened: Instant,
+    core: Mutex<Core>,
+    /// Wakes the driver: there is something to send, or a link to take over.
+    driver: AtomicWaker,
+    /// Wakes [`Session::recv`](super::Session::recv) and [`Session::closed`](super::Session::closed).
+    pub(super) incoming: Notify,
+    /// Wakes [`Session::send`](super::Session::send).
+    pub(super) room: Notify,
+    /// Wakes [`Session::open_stream`](super::Session::open_stream).
+    pub(super) streams: Notify,
+}
+
+/// What changes in a session. The machine's lock is the lock of all of it: a datagram goes to the link that is current at that moment.
+pub(crate) struct Core {
+    pub(crate) machine: Machine,
+    /// What carries the session now.
+    pub(super) carrier: Option<Carrier>,
+    /// Where the client was seen last.
+    pub(super) remote: Option<IpAddr>,
+    pub(crate) history: History,
+    /// The client has said CLOSE by POST: no request of its own can cross the end any more.
+    pub(crate) left: bool,
+    /// Links that came since the driver last looked.
+    arrivals: Vec<Arrival>,
+    /// The driver takes no more links.
+    pub(super) over: bool,
+    /// Readers and writers of streams that wait.
+    pub(super) waiting: HashMap<u64, Waiting>,
+}
+
+/// The current link, as others see it.
+pub(super) struct Carrier {
+    pub(super) transport: Transport,
+    /// Its own datagrams, which need no driver.
+    pub(super) native: Option<Arc<dyn NativeDatagrams>>,
+}
+
+/// The links that a session has had, for the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct History {
+    pub(crate) links: u32,
+    transports: u8,
+}
+
+/// A further link of a session.
+pub(crate) struct Arrival {
+    pub(crate) link: Box<dyn Link>,
+    pub(crate) remote: Option<IpAddr>,
+    /// What the machine says to it: WELCOME, or CLOSE.
+    pub(crate) offer: Result<Candidate, Close>,
+}
+
+/// Who waits for one stream.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+}
+
+impl Shared {
+    pub(crate) fn new(machine: Machine, id: SessionId, key: ResumeKey, identity: Identity) -> Self {
+        Self {
+            id,
+            key,
+            identity,
+            opened: Instant::now(),
+            core: Mutex::new(Core {
+                machine,
+                carrier: None,
+                remote: None,
+                history: History::default(),
+                left: false,
+                arrivals: Vec::new(),
+                over: false,
+                waiting: HashMap::new(),
+            }),
+            driver: AtomicWaker::new(),
+            incoming: Notify::new(),
+            room: Notify::new(),
+            streams: Notify::new(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
+    }
+
+    pub(super) fn register_driver(&self, waker: &Waker) {
+        self.driver.register(waker);
+    }
+
+    pub(crate) fn wake_driver(&self) {
+        self.driver.wake();
+    }
+
+    /// Asks for a further link, whose client has `received` so much of stream 0. `None` when the session has ended.
+    pub(crate) fn offer(&self, received: u64) -> Option<Result<Candidate, Close>> {
+        let mut core = self.lock();
+        if core.machine.closed().is_some() {
+            return None;
+        }
+        Some(core.machine.offer(now(), received))
+    }
+
+    /// Hands a link to the driver; gives it back when the session has ended meanwhile.
+    pub(crate) fn arrive(&self, arrival: Arrival) -> Result<(), Arrival> {
+        let mut core = self.lock();
+        if core.over || core.machine.closed().is_some() {
+            return Err(arrival);
+        }
+        // The driver would keep no more either.
+        let oldest = (core.arrivals.len() == MAX_CANDIDATES).then(|| core.arrivals.remove(0));
+        core.arrivals.push(arrival);
+        drop(core);
+        drop(oldest);
+        self.wake_driver();
+        Ok(())
+    }
+
+    /// Tells everybody who waits that the machine has changed.
+    pub(crate) fn notify(&self, core: &mut Core) {
+        self.incoming.notify_waiters();
+        let is_ending = core.machine.closing().is_some();
+        if is_ending || core.machine.has_room() {
+            self.room.notify_waiters();
+        }
+        if is_ending {
+            self.streams.notify_waiters();
+            core.waiting.values_mut().for_each(Waiting::wake);
+        }
+        self.notify_streams(core);
+    }
+
+    /// The same for those who wait for streams only.
+    pub(super) fn notify_streams(&self, core: &mut Core) {
+        for id in core.machine.take_touched() {
+            if id == 0 {
+                self.streams.notify_waiters();
+            } else if let Some(waiting) = core.waiting.get_mut(&id) {
+                waiting.wake();
+            } else {
+                self.incoming.notify_waiters(); // nobody holds it yet
+            }
+        }
+        if core.machine.closing().is_some() {
+            self.incoming.notify_waiters();
+        }
+    }
+
+    pub(crate) fn close(&self, close: Close) {
+        let mut core = self.lock();
+        core.machine.close(now(), close);
+        // A `send` that waits for room must not wait for its client as well.
+        self.notify(&mut core);
+        drop(core);
+        self.wake_driver();
+    }
+
+    /// Asks the client to leave, `delay_ms` from now. One that has not chosen a link yet is sent away at once.
+    pub(crate) fn go_away(&self, delay_ms: u64, close: &Close) {
+        let mut core = self.lock();
+        if core.machine.is_established() {
+            core.machine.go_away(delay_ms);
+        } else {
+            core.machine.close(now(), close.clone());
+        }
+        drop(core);
+        self.wake_driver();
+    }
+
+    /// Nobody drives the session any more. Says how it ended, and whether it had ever been open.
+    pub(crate) fn cut(&self, reason: &str) -> (Close, bool) {
+        let mut core = self.lock();
+        let close = Close::protocol(Code::ShuttingDown, reason);
+        // Closing first: what ends then ends with this code, link or not.
+        core.machine.close(now(), close.clone());
+        core.machine.link_closed(0, "");
+        core.over = true;
+        core.carrier = None;
+        self.notify(&mut core);
+        (core.machine.closed().cloned().unwrap_or(close), core.machine.is_established())
+    }
+}
+
+impl Core {
+    /// From now on this link carries the session.
+    pub(super) fn carry(&mut self, link: &dyn Link, remote: Option<IpAddr>) {
+        let transport = link.transport();
+        self.history.links += 1;
+        self.history.transports |= 1 << bit(transport);
+        self.remote = remote.or(self.remote);
+        self.carrier = Some(Carrier { transport, native: link.native_datagrams() });
+    }
+
+    pub(super) fn take_arrivals(&mut self) -> Vec<Arrival> {
+        std::mem::take(&mut self.arrivals)
+    }
+}
+
+impl Waiting {
+    fn wake(&mut self) {
+        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+    }
+}
+
+const ALL: [Transport; 4] = [Transport::WebTransport, Transport::WebSocket, Transport::Sse, Transport::Poll];
+
+fn bit(transport: Transport) -> usize {
+    ALL.iter().position(|one| *one == transport).unwrap_or(ALL.len())
+}
+
+impl History {
+    /// The transports that were used, joined by `,`.
+    pub(crate) fn transports(self) -> String {
+        let used = ALL.iter().filter(|transport| self.transports >> bit(**transport) & 1 == 1);
+        used.map(|transport| transport.name()).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// The machine's clock: microseconds since the Unix epoch as of the start of the process, going on monotonically.
+pub(crate) fn now() -> Micros {
+    static START: std::sync::OnceLock<(Instant, Micros)> = std::sync::OnceLock::new();
+    let (start, epoch) = START.get_or_init(|| {
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as Micros);
+        (Instant::now(), epoch)
+    });
+    epoch + start.elapsed().as_micros() as Micros
+}
