@@ -96,6 +96,10 @@ export class SendingHalf {
     return this.#phase === 'over' && this.#stopped === undefined;
   }
 
+  get isEnding(): boolean {
+    return this.#phase === 'ending';
+  }
+
   get isReset(): boolean {
     return this.#phase === 'reset';
   }
@@ -156,10 +160,10 @@ export class ReceivingHalf {
     return this.#phase === 'open' || this.#phase === 'stopped';
   }
 
-  /** STREAM arrived; whether it matters. Throws ProtocolError. */
-  data(offset: number, data: Uint8Array): boolean {
+  /** STREAM arrived. Throws ProtocolError. */
+  data(offset: number, data: Uint8Array): void {
     if (this.#phase === 'reset' || this.#phase === 'over') {
-      return false;
+      return;
     }
     if (this.#phase === 'ended' && offset + data.length > this.receiver.received) {
       throw new ProtocolError('PROTOCOL_VIOLATION', `bytes after the end of stream ${this.#stream}`);
@@ -170,7 +174,6 @@ export class ReceivingHalf {
     if (this.#phase === 'open') {
       this.#unread.bytes(fresh);
     }
-    return fresh.length > 0;
   }
 
   /** END arrived. Throws ProtocolError. */

@@ -183,7 +183,8 @@ export class Machine {
     if (this.#phase === 'opening') {
       return; // there is no newer link yet
     }
-    if (!'welcome ping pong taken'.includes(frame.type)) {
+    // What is about the other link alone says nothing here.
+    if (!['welcome', 'ping', 'pong', 'taken'].includes(frame.type)) {
       this.#handle(now, frame, undefined);
     }
   }
@@ -456,8 +457,7 @@ export class Machine {
 
   #dispatch(now: number, frame: Frame, way: 'native' | 'link' | undefined): void {
     if ('stream' in frame && frame.stream > 0) {
-      this.#streams.handle(frame, way);
-      this.#planAcks(now);
+      this.#planAck(now, this.#streams.handle(frame, way));
       return;
     }
     switch (frame.type) {
@@ -468,7 +468,7 @@ export class Machine {
           this.counters.messagesIn++;
           this.#messages.push({ message, taken: () => receiver.queued(-cost) });
         });
-        this.#planAcks(now);
+        this.#planAck(now, receiver.hasNews);
         break;
       }
       case 'ack':
@@ -491,7 +491,7 @@ export class Machine {
         this.#credit.handleTaken(frame.count);
         break;
       case 'goaway':
-        // The first one counts.
+        // The earliest counts.
         this.#leaveAt = Math.min(this.#leaveAt, now + frame.delayMs);
         this.#leaveInTime(now);
         break;
@@ -575,12 +575,10 @@ export class Machine {
   }
 
   /** An ACK waits a little for company. */
-  #planAcks(now: number): void {
-    this.#receivers((_, { hasNews }) => {
-      if (hasNews) {
-        this.#ackAt = Math.min(this.#ackAt, now + ACK_DELAY_MS);
-      }
-    });
+  #planAck(now: number, hasNews: boolean): void {
+    if (hasNews) {
+      this.#ackAt = Math.min(this.#ackAt, now + ACK_DELAY_MS);
+    }
   }
 
   #writeGoaway(out: Writer): void {

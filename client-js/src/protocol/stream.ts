@@ -150,13 +150,13 @@ export class StreamReceiver {
   #received = 0;
   /** Bytes that wait for the application: on stream 0, those of whole messages. */
   #waiting = 0;
-  #window: number;
+  #reach: number;
   #saidLimit: number;
   #saidReceived = 0;
 
-  constructor(window: number) {
-    this.#window = window;
-    this.#saidLimit = window;
+  constructor(reach: number) {
+    this.#reach = reach;
+    this.#saidLimit = reach;
   }
 
   get received(): number {
@@ -164,8 +164,8 @@ export class StreamReceiver {
   }
 
   /** How far the peer may be ahead of the application, in bytes. */
-  get window(): number {
-    return this.#window;
+  get reach(): number {
+    return this.#reach;
   }
 
   /** Whether a larger window would help: the application keeps up, and has used a good part of this one. */
@@ -174,7 +174,7 @@ export class StreamReceiver {
   }
 
   widen(bytes: number): void {
-    this.#window += bytes;
+    this.#reach += bytes;
   }
 
   /** Takes note of a STREAM frame; returns the part of `data` that is new. Throws ProtocolError. */
@@ -203,7 +203,7 @@ export class StreamReceiver {
 
   /** Whether an ACK should go now: a quarter of the window was received, or freed, since the last. */
   get isUrgent(): boolean {
-    return Math.max(this.#received - this.#saidReceived, this.#limit - this.#saidLimit) >= this.#window / 4;
+    return Math.max(this.#received - this.#saidReceived, this.#limit - this.#saidLimit) >= this.#reach / 4;
   }
 
   /** `received` and `limit` for an ACK that is being sent. */
@@ -216,6 +216,6 @@ export class StreamReceiver {
 
   /** It never goes back. */
   get #limit(): number {
-    return Math.max(this.#saidLimit, this.#received - this.#waiting + this.#window);
+    return Math.max(this.#saidLimit, this.#received - this.#waiting + this.#reach);
   }
 }

@@ -15,13 +15,17 @@ import { MAX_STREAM_WINDOW, SERVER_STREAMS, STREAM_CHUNK, STREAM_CREDIT, STREAMS
 import type { StreamReceiver } from './stream.js';
 import type { Writer } from './varint.js';
 
-/** How STREAM and END of a stream travel on the current link: `open` until who opened the stream has said so. */
+/**
+ * How STREAM and END of one direction travel on the current link: `open` until it is known. Who opened the stream
+ * says so by its first STREAM, and the other side follows.
+ */
 type Way = 'open' | 'native' | 'link';
 
 interface Stream {
   readonly sending: SendingHalf;
   readonly receiving: ReceivingHalf;
-  way: Way;
+  sendWay: Way;
+  receiveWay: Way;
   /** We opened it, and have not said so on this link. */
   announce: boolean;
 }
@@ -68,16 +72,14 @@ export class Streams {
    */
   write(id: number, bytes: Uint8Array): number {
     const { sender } = this.#writable(id);
-    let beyond = 0;
-    for (const { sending } of this.#table.values()) {
-      beyond += sending === this.#table.get(id)?.sending ? 0 : beyondOwn(sending.sender.buffered);
+    const { buffered } = sender;
+    const pool = STREAMS_POOL - this.#beyondOwn(({ sending }) => sending.sender.buffered);
+    const room = Math.min(MAX_STREAM_WINDOW, pool + Math.max(buffered, STREAM_CREDIT)) - buffered;
+    const taken = bytes.slice(0, room);
+    if (taken.length) {
+      sender.push(taken);
     }
-    const most = Math.min(MAX_STREAM_WINDOW, STREAM_CREDIT + Math.max(0, STREAMS_POOL - beyond));
-    const taken = Math.min(bytes.length, Math.max(0, most - sender.buffered));
-    if (taken > 0) {
-      sender.push(bytes.slice(0, taken));
-    }
-    return taken;
+    return taken.length;
   }
 
   /** Ends our half: END follows the last byte. Throws StreamError. */
@@ -132,7 +134,9 @@ export class Streams {
   linkOpened(native: boolean): void {
     this.#native = native;
     for (const [id, stream] of this.#table) {
-      stream.way = this.#firstWay;
+      stream.receiveWay = this.#firstWay;
+      // Who opened it may have forgotten it when our half has ended: it would never be announced again.
+      stream.sendWay = isOurs(id) || !stream.sending.isEnding ? stream.receiveWay : 'link';
       stream.announce = isOurs(id);
       stream.sending.linkOpened();
       stream.receiving.linkOpened();
@@ -144,8 +148,8 @@ export class Streams {
 
   /** A stream of ours that has no way on this link yet: wants a native stream, and then `route`. */
   unrouted(): number | undefined {
-    for (const [id, { way }] of this.#table) {
-      if (way === 'open' && isOurs(id)) {
+    for (const [id, { sendWay }] of this.#table) {
+      if (sendWay === 'open' && isOurs(id)) {
         return id;
       }
     }
@@ -156,7 +160,7 @@ export class Streams {
   route(id: number, native: boolean): void {
     const stream = this.#table.get(id);
     if (stream) {
-      stream.way = native ? 'native' : 'link';
+      stream.sendWay = native ? 'native' : 'link';
     }
   }
 
@@ -177,21 +181,26 @@ export class Streams {
 
   // ---- what arrives ----
 
-  /** A frame that names a stream above 0, and by which way it came: `undefined` when it came on an older link. Throws ProtocolError. */
-  handle(frame: Frame & { readonly stream: number }, way: 'native' | 'link' | undefined): void {
+  /**
+   * A frame that names a stream above 0, and by which way it came: `undefined` when it came on an older link.
+   * Returns whether there is something to acknowledge. Throws ProtocolError.
+   */
+  handle(frame: Frame & { readonly stream: number }, way: 'native' | 'link' | undefined): boolean {
     const id = frame.stream;
     const stream = this.#named(id);
     if (stream && way && (frame.type === 'stream' || frame.type === 'end')) {
-      stream.way = stream.way === 'open' && !isOurs(id) ? way : stream.way;
-      if (stream.way !== way) {
-        throw new ProtocolError('PROTOCOL_VIOLATION', `stream ${id} was announced on another way`);
+      if (stream.receiveWay === 'open') {
+        stream.receiveWay = way;
+      } else if (stream.receiveWay !== way) {
+        throw new ProtocolError('PROTOCOL_VIOLATION', `stream ${id} changes its way`);
+      }
+      if (stream.sendWay === 'open' && !isOurs(id)) {
+        stream.sendWay = way;
       }
     }
     switch (frame.type) {
       case 'stream':
-        if (!stream?.receiving.data(frame.offset, frame.data)) {
-          return;
-        }
+        stream?.receiving.data(frame.offset, frame.data);
         break;
       case 'end':
         stream?.receiving.end(frame.size);
@@ -220,6 +229,7 @@ export class Streams {
     if (stream) {
       this.#touched.add(id);
     }
+    return stream?.receiving.receiver.hasNews ?? false;
   }
 
   /** STREAMS, or WELCOME: how many may be opened in all. */
@@ -283,7 +293,7 @@ export class Streams {
       const turn = this.#turn;
       for (const id of this.#ids().sort((a, b) => Number(a <= turn) - Number(b <= turn))) {
         const stream = this.#table.get(id);
-        if (stream?.way === 'link' && writeOne(stream, max, out)) {
+        if (stream?.sendWay === 'link' && writeOne(stream, max, out)) {
           wrote = true;
           this.#turn = id;
         }
@@ -294,7 +304,7 @@ export class Streams {
   /** Writes STREAM and END of one stream, for its native one. */
   writeNative(id: number, max: number, out: Writer): void {
     const stream = this.#table.get(id);
-    for (let more = stream?.way === 'native'; stream && more; ) {
+    for (let more = stream?.sendWay === 'native'; stream && more; ) {
       more = writeOne(stream, max, out);
     }
   }
@@ -320,7 +330,8 @@ export class Streams {
     this.#table.set(id, {
       sending: new SendingHalf(id),
       receiving: new ReceivingHalf(id),
-      way: this.#firstWay,
+      sendWay: this.#firstWay,
+      receiveWay: this.#firstWay,
       announce,
     });
   }
@@ -353,14 +364,16 @@ export class Streams {
 
   /** An application that keeps up gets a larger window, while the session's pool allows. */
   #widen(receiver: StreamReceiver): void {
-    const { window } = receiver;
-    if (receiver.keepsUp && window < MAX_STREAM_WINDOW) {
-      let pool = STREAMS_POOL;
-      for (const { receiving } of this.#table.values()) {
-        pool -= beyondOwn(receiving.receiver.window);
-      }
-      receiver.widen(Math.min(window, MAX_STREAM_WINDOW - window, pool));
+    if (receiver.keepsUp) {
+      const { reach } = receiver;
+      const pool = STREAMS_POOL - this.#beyondOwn(({ receiving }) => receiving.receiver.reach);
+      receiver.widen(Math.min(reach, MAX_STREAM_WINDOW - reach, pool));
     }
+  }
+
+  /** What all streams have beyond the credit of their own: it is the pool's. Never more than that. */
+  #beyondOwn(bytes: (stream: Stream) => number): number {
+    return [...this.#table.values()].reduce((sum, one) => sum + Math.max(0, bytes(one) - STREAM_CREDIT), 0);
   }
 
   #forgetIfOver(id: number): void {
@@ -395,9 +408,4 @@ function writeOne(stream: Stream, max: number, out: Writer): boolean {
 
 function isOurs(id: number): boolean {
   return id % 2 === 1;
-}
-
-/** What a stream has, or waits for, beyond its own credit: it is the pool's. */
-function beyondOwn(bytes: number): number {
-  return Math.max(0, bytes - STREAM_CREDIT);
 }
