@@ -12,8 +12,10 @@ export class Emitter<Events extends object> {
     };
   }
 
-  emit<Name extends keyof Events>(name: Name, payload: Events[Name]): void {
-    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+  /** Calls those who listen; false when nobody does. */
+  emit<Name extends keyof Events>(name: Name, payload: Events[Name]): boolean {
+    const listeners = [...(this.#listeners.get(name) ?? [])];
+    for (const listener of listeners) {
       try {
         (listener as (payload: Events[Name]) => void)(payload);
       } catch (error) {
@@ -23,5 +25,6 @@ export class Emitter<Events extends object> {
         });
       }
     }
+    return listeners.length > 0;
   }
 }

@@ -26,6 +26,8 @@ export interface Environment {
   storage(): Pick<Storage, 'getItem' | 'setItem'> | undefined;
   /** Listens to an event of the window, or of the document for `visibilitychange`. */
   listen(type: string, listener: (event: Event) => void): Cancel;
+  /** The network changed its kind, from Wi-Fi to mobile, say; where the browser tells. */
+  networkChanged(listener: () => void): Cancel;
   isHidden(): boolean;
 }
 
@@ -52,6 +54,20 @@ export const browser: Environment = {
     const target: EventTarget | undefined = type === 'visibilitychange' ? global.document : global.window;
     target?.addEventListener(type, listener);
     return () => target?.removeEventListener(type, listener);
+  },
+  networkChanged(listener) {
+    const connection = (global.navigator as { connection?: EventTarget & { type?: string } } | undefined)
+      ?.connection;
+    let type = connection?.type;
+    const look = () => {
+      // The event also comes for estimates of speed, and often.
+      if (type !== connection?.type) {
+        type = connection?.type;
+        listener();
+      }
+    };
+    connection?.addEventListener('change', look);
+    return () => connection?.removeEventListener('change', look);
   },
   isHidden: () => global.document?.hidden === true,
 };

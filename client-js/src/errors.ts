@@ -15,16 +15,25 @@ export type ErrorCode =
   | 'TOKEN_FAILED'
   /** The session ended, before it was ready, with a code of the application's. */
   | 'APPLICATION'
+  /** The server reads a stream no more; `streamCode` says why. */
+  | 'STREAM_STOPPED'
+  /** A stream was given up by the server; `streamCode` says why. */
+  | 'STREAM_RESET'
+  /** A stream of a session that another one has replaced. */
+  | 'STREAM_LOST'
   | 'UNKNOWN';
 
 /** An error of a session. `message` says what happened and what to do. */
 export class ThroughlineError extends Error {
   override readonly name = 'ThroughlineError';
   readonly code: ErrorCode;
+  /** The code that the server's application gave to the end of a stream. */
+  readonly streamCode: number | undefined;
 
-  constructor(code: ErrorCode, message: string, cause?: unknown) {
+  constructor(code: ErrorCode, message: string, cause?: unknown, streamCode?: number) {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
+    this.streamCode = streamCode;
   }
 }
 

@@ -5,7 +5,7 @@ import type { Transport } from './transport/link.js';
 /** One try to open a link. */
 export interface Attempt {
   readonly transport: Transport;
-  /** Number of the race it belongs to: 1 when the session was first opened, one more for each reconnect. */
+  /** Number of the race it belongs to: 1 when the session was first opened, one more for each search after it. */
   readonly race: number;
   /** When it began, in milliseconds since the Unix epoch. */
   readonly startedAt: number;
@@ -18,24 +18,46 @@ export interface Attempt {
   readonly reason: string;
 }
 
+/** One step of a session from link to link; `null` stands for none. */
+export interface Move {
+  /** When, in milliseconds since the Unix epoch. */
+  readonly at: number;
+  readonly from: Transport | null;
+  readonly to: Transport | null;
+  /** In words. */
+  readonly reason: string;
+}
+
 /** The answer of `explain()`. */
 export interface Explanation {
   /** One sentence. */
   readonly summary: string;
   /** The attempts of the newest races, oldest race first, best transport first. */
   readonly attempts: readonly Attempt[];
-  /** Summary and attempts of the newest race, in lines of text. */
+  /** The newest moves, oldest first. */
+  readonly moves: readonly Move[];
+  /** Summary, the attempts that led to the current link, or look for one, and the newest moves, in lines of text. */
   readonly text: string;
 }
 
-export function explain(
-  state: 'connecting' | 'open' | 'reconnecting' | 'closed',
-  transport: Transport | null,
+/** What is known. */
+export interface Facts {
+  readonly state: 'connecting' | 'open' | 'reconnecting' | 'closed';
+  readonly transport: Transport | null;
   /** Why the session ended, or why it has no link now. */
-  reason: string,
-  /** Those of the newest race. */
-  newest: readonly Attempt[],
-): Omit<Explanation, 'attempts'> {
+  readonly reason: string;
+  /** Of the race that found the current link, or looks for one. */
+  readonly newest: readonly Attempt[];
+  readonly moves: readonly Move[];
+  /** Why the current link is in doubt; empty when it is not. */
+  readonly doubts: string;
+  /** When better transports are tried again, in milliseconds from now; Infinity: they are not. */
+  readonly climbInMs: number;
+  readonly now: number;
+}
+
+export function explain(facts: Facts): Pick<Explanation, 'summary' | 'text'> {
+  const { state, transport, reason, newest, moves, doubts, climbInMs, now } = facts;
   const won = newest.findIndex((attempt) => attempt.transport === transport);
   const tried = describe(newest) || 'nothing was tried yet';
   const summary = {
@@ -45,6 +67,15 @@ export function explain(
     closed: `Closed: ${reason}.`,
   }[state];
   const lines = newest.map((attempt) => `- at ${Math.round(attempt.afterMs)} ms: ${describe([attempt])}`);
+  if (state === 'open' && doubts) {
+    lines.push(`It is in doubt (${doubts}), and another link is looked for.`);
+  }
+  if (climbInMs < Infinity) {
+    lines.push(`Better transports are tried again in ${seconds(climbInMs)}.`);
+  }
+  for (const { at, from, to, reason } of moves.slice(-4)) {
+    lines.push(`- ${seconds(now - at)} ago: ${from ?? 'no link'} to ${to ?? 'no link'} (${reason})`);
+  }
   return { summary, text: [summary, ...lines].join('\n') };
 }
 
@@ -64,4 +95,8 @@ export function describe(attempts: readonly Attempt[]): string {
         `${transport} ${OUTCOMES[outcome]}${ms === null ? '' : ` after ${Math.round(ms)} ms`}${reason && ` (${reason})`}`,
     )
     .join('; ');
+}
+
+function seconds(ms: number): string {
+  return `${Math.round(ms / 1000)} s`;
 }

@@ -1,9 +1,9 @@
-// The ladder: which transports are tried, in which order, and who wins. One Race opens one link.
+// The ladder: which transports are tried, in which order, and who wins. One Race looks for one link.
 //
 // - The first rung starts at once; the one below WebTransport `hedgeMs` later, any other `stepMs` later, or at
 //   once when the one above has failed. The first WELCOME wins. A socket that says "open" wins nothing.
-// - Rungs below the winner are cancelled. Rungs above it are left to finish, up to their deadline: what comes
-//   of them is what the memory learns. None of them ever sends a frame (SPEC section 6).
+// - Rungs below the winner are cancelled. Rungs above it are left to finish, up to their deadline: one that
+//   answers late wins again, and its owner moves up. A link that is not taken never sends a frame (SPEC section 6).
 // - A rung that failed not long ago does not delay the others. WebTransport then goes to the end of the queue,
 //   because Chromium slows down a page that keeps failing, and so does a rung that opened but carried nothing.
 
@@ -21,10 +21,12 @@ export interface Rung {
   /** Why it cannot be used in this browser; `null` when it can. */
   readonly missing: string | null;
   readonly failure: Failure | null;
+  /** It is in doubt: the others go first. */
+  readonly last: boolean;
   open(handlers: LinkHandlers): Link;
 }
 
-/** The link that won. */
+/** A link that answered. */
 export interface Win {
   readonly transport: Transport;
   readonly link: Link;
@@ -47,10 +49,15 @@ export interface RaceOptions {
   readonly number: number;
   readonly hedgeMs: number;
   readonly stepMs: number;
-  readonly won: (win: Win) => void;
+  /** A link works already: what fails is worth remembering at once. */
+  readonly works: boolean;
+  /** A link answered: the first, or a better one after it. Why it is not taken, in words; `null` when it is. */
+  readonly won: (win: Win) => string | null;
   readonly lost: (defeat: Defeat) => void;
   /** A rung failed while another one works: worth remembering. */
-  readonly failed: (transport: Transport, reason: string) => void;
+  readonly failed: (transport: Transport, loss: Loss) => void;
+  /** Nothing can answer any more, after a win. */
+  readonly settled: () => void;
 }
 
 /** A rung that was started. */
@@ -73,10 +80,10 @@ export class Race {
   readonly #losses = new Map<Transport, Loss>();
   #newest: Rung | undefined;
   #cancelNext: Cancel;
-  #winner: Runner | null = null;
+  #winner: Rung | null = null;
   #over = false;
 
-  /** Starts at once. `won` or `lost` is called once, later, unless the race is cancelled. */
+  /** Starts at once. `won` or `lost` is called later, unless the race is cancelled. */
   constructor(options: RaceOptions) {
     this.#options = options;
     this.#startedAt = options.env.now();
@@ -96,12 +103,17 @@ export class Race {
     return this.#attempts.filter(Boolean); // rungs that wait have none yet
   }
 
-  /** Ends what is still being tried; the winner's link, if there is one, is not touched. */
-  cancel(): void {
+  /** Whether a link may still come of it. */
+  get isRunning(): boolean {
+    return !this.#over && (this.#winner === null || this.#running.size > 0);
+  }
+
+  /** Ends what is still being tried; a link that was taken is not touched. */
+  cancel(reason = ''): void {
     this.#over = true;
     this.#cancelNext();
     for (const runner of this.#running) {
-      this.#stop(runner, 'cancelled', '');
+      this.#stop(runner, 'cancelled', reason);
     }
   }
 
@@ -132,6 +144,7 @@ export class Race {
         }
       },
       violation: (close) => this.#fail(runner, { reason: close.reason }),
+      failing: (loss) => this.#fail(runner, loss),
       lost: (loss) => this.#fail(runner, loss),
     };
     const runner: Runner = {
@@ -146,15 +159,22 @@ export class Race {
   #answered(runner: Runner, welcome: Welcome): void {
     const { rung, link } = runner;
     const { transport } = rung;
-    if (this.#winner) {
-      this.#stop(runner, 'cancelled', `${this.#winner.rung.transport} won`);
-      return;
-    }
-    this.#winner = runner;
     this.#running.delete(runner);
     runner.cancelDeadline();
-    this.#cancelNext();
     this.#record(rung, 'won', '');
+    const refusal = this.#options.won({
+      transport,
+      link,
+      welcome,
+      adopt: (handlers) => Object.assign(runner.handlers, handlers),
+    });
+    if (refusal !== null) {
+      this.#stop(runner, 'cancelled', refusal);
+      this.#goOn(rung);
+      return;
+    }
+    this.#winner = rung;
+    this.#cancelNext();
     for (const waiting of this.#queue.splice(0)) {
       this.#record(
         waiting,
@@ -168,29 +188,39 @@ export class Race {
       }
     }
     for (const [lost, loss] of this.#losses) {
-      this.#remember(lost, loss);
+      if (!this.#options.works) {
+        this.#options.failed(lost, loss);
+      }
     }
-    this.#options.won({
-      transport,
-      link,
-      welcome,
-      adopt: (handlers) => Object.assign(runner.handlers, handlers),
-    });
+    this.#losses.clear();
+    this.#settle();
   }
 
   #fail(runner: Runner, loss: Loss): void {
     const { transport } = runner.rung;
     this.#stop(runner, loss.unavailable ? 'skipped' : 'failed', loss.reason);
     this.#losses.set(transport, loss);
-    if (this.#winner) {
-      this.#remember(transport, loss);
-    } else if (loss.status === 401) {
+    if (this.#winner || this.#options.works) {
+      this.#options.failed(transport, loss);
+    }
+    if (!this.#winner && loss.status === 401) {
       this.cancel();
       this.#options.lost({
         close: loss.close ?? protocolClose('UNAUTHORIZED', loss.reason),
         retryAfterMs: 0,
       });
-    } else if (runner.rung === this.#newest) {
+    }
+    this.#goOn(runner.rung);
+  }
+
+  /** After a rung that brought no link. */
+  #goOn(rung: Rung): void {
+    if (this.#over) {
+      return;
+    }
+    if (this.#winner) {
+      this.#settle();
+    } else if (rung === this.#newest) {
       this.#next(); // those above it have had their time
     } else {
       this.#finishWhenAllFailed();
@@ -198,7 +228,7 @@ export class Race {
   }
 
   #finishWhenAllFailed(): void {
-    if (this.#over || this.#queue.length + this.#running.size > 0) {
+    if (this.#queue.length + this.#running.size > 0) {
       return;
     }
     this.#over = true;
@@ -213,6 +243,12 @@ export class Race {
       },
       retryAfterMs: Math.max(0, ...losses.map(({ retryAfterMs = 0 }) => retryAfterMs)),
     });
+  }
+
+  #settle(): void {
+    if (!this.isRunning) {
+      this.#options.settled();
+    }
   }
 
   #stop(runner: Runner, outcome: Attempt['outcome'], reason: string): void {
@@ -242,26 +278,21 @@ export class Race {
   #rank(rung: Rung): number {
     return this.#options.rungs.indexOf(rung);
   }
-
-  /** An answer of the server's says nothing about the transport. */
-  #remember(transport: Transport, { unavailable, close, reason }: Loss): void {
-    if (!unavailable && !close) {
-      this.#options.failed(transport, reason);
-    }
-  }
 }
 
-function isLast({ transport, failure }: Rung): boolean {
-  return failure !== null && (transport === 'webtransport' || failure.useless);
+function isLast({ transport, failure, last }: Rung): boolean {
+  return last || (failure !== null && (transport === 'webtransport' || failure.useless));
 }
 
 /** Listens to nothing. */
 const DEAF: LinkHandlers = {
   frame: ignore,
+  stream: () => DEAF,
   datagram: ignore,
   heard: ignore,
   writable: ignore,
   violation: ignore,
+  failing: ignore,
   lost: ignore,
 };
 

@@ -10,8 +10,8 @@ export const STEP_MS = 1_000;
 export const ATTEMPT_MS = 10_000;
 /** Longest wait for `/info`. */
 export const INFO_MS = 5_000;
-/** Bytes that wait to be acknowledged before `send` refuses more: a bound against a reader that stopped, not a rate. */
-export const MAX_BUFFERED_BYTES = 16 * 1_048_576;
+/** Bytes that wait to be acknowledged before `send` refuses more: 10 Mbit/s at 200 ms fit, and the server has no more for its side. One message may go beyond it. */
+export const MAX_BUFFERED_BYTES = 262_144;
 /** Bytes handed to a link that it has not passed on: few, so that a datagram does not stand behind seconds of messages. */
 export const LINK_BUFFER_BYTES = 65_536;
 /** Largest body of one POST, in bytes; the server would take four times that. */
@@ -44,6 +44,18 @@ export const PROBE_MS = 5_000;
 export const LATE_MS = 2_000;
 /** How long a failed transport stays out of the way, by number of failures in a row: Chromium delays WebTransport after some five failures. */
 export const MEMORY_MS = [10_000, 30_000, 120_000, 600_000] as const;
+/** How long failures count as failures in a row: yesterday's network says little about today's. */
+export const FORGET_MS = 3_600_000;
+/** A link that carried the session this long works: what failed before is forgotten. Firewalls that let a flow begin and then stop it do so sooner. */
+export const TRUST_MS = 60_000;
+/** After the network, the tab or the machine came back, doubt about the link is not its transport's fault for so long. */
+export const EXCUSED_MS = 10_000;
+/** Better transports are not probed again sooner than this, however often the network or the tab comes back. */
+export const CLIMB_GAP_MS = 10_000;
+/** Moves that `explain()` remembers. */
+export const MAX_MOVES = 16;
+/** How long a browser may take to give a native stream before the link stream carries it. */
+export const NATIVE_STREAM_MS = 1_000;
 /** Attempts that `explain()` remembers. */
 export const MAX_ATTEMPTS = 32;
 /** Datagrams of WebTransport that the browser keeps for a page that is busy, and how long: older state is stale. */

@@ -2,7 +2,7 @@
 // It lives in `localStorage` where that is allowed, and beside it in the page.
 
 import type { Environment } from './environment.js';
-import { MEMORY_MS } from './limits.js';
+import { FORGET_MS, MEMORY_MS } from './limits.js';
 import type { Transport } from './transport/link.js';
 
 /** A transport that failed not long ago. */
@@ -45,14 +45,28 @@ export class Memory {
 
   failed(transport: Transport, reason: string, useless = false): void {
     const contents = this.#read();
-    const count = (Number(contents[transport]?.count) || 0) + 1;
     const at = this.#env.wallTime();
+    const last = contents[transport];
+    // `>` is also false for what is no number.
+    const lately = Number(last?.at) > at - FORGET_MS;
+    const count = ((lately && Number(last?.count)) || 0) + 1;
     const until = at + (MEMORY_MS[Math.min(count, MEMORY_MS.length) - 1] ?? 0);
     this.#write({ ...contents, [transport]: { reason, at, until, count, useless } });
   }
 
+  /**
+   * It carries the session. Its failures do not count any more, but are not forgotten until it has been
+   * `trusted`: one that works for a moment, again and again, is left alone for longer each time.
+   */
   worked(transport: Transport, rttMs: number): void {
-    this.#write({ ...this.#read(), [transport]: undefined, worked: transport, rttMs });
+    const contents = this.#read();
+    const failure = contents[transport];
+    this.#write({ ...contents, [transport]: failure && { ...failure, until: 0 }, worked: transport, rttMs });
+  }
+
+  /** It has carried the session for long: its failures are forgotten. */
+  trusted(transport: Transport): void {
+    this.#write({ ...this.#read(), [transport]: undefined });
   }
 
   /** Round trip of the last session, in milliseconds; 0 when unknown. */

@@ -1,23 +1,14 @@
-// The public session, and its driver: it owns the machine, the race, the current link and every timer.
+// The public session, and its driver: it owns the machine, its links, and who looks for them.
 
-import { reconnectDelay } from './backoff.js';
 import { Emitter } from './emitter.js';
 import type { Cancel, Environment } from './environment.js';
 import { type ErrorCode, messageOf, ThroughlineError } from './errors.js';
-import { type Explanation, explain } from './explain.js';
-import { type Defeat, Race, type Win } from './ladder.js';
-import {
-  CLOSE_MS,
-  HEDGE_MS,
-  LATE_MS,
-  MAX_ATTEMPTS,
-  MAX_BUFFERED_BYTES,
-  MAX_HEDGE_MS,
-  PROBE_MS,
-  STABLE_MS,
-  STEP_MS,
-} from './limits.js';
+import { type Explanation, explain, type Move } from './explain.js';
+import type { Defeat } from './ladder.js';
+import { CLOSE_MS, LATE_MS, MAX_BUFFERED_BYTES, MAX_MOVES } from './limits.js';
+import { Links } from './links.js';
 import { Memory } from './memory.js';
+import { Mover, type MoverHost } from './mover.js';
 import { type ConnectOptions, checkToken, resolveBase } from './options.js';
 import {
   type Close,
@@ -29,66 +20,11 @@ import {
 } from './protocol/close.js';
 import type { DatagramKey } from './protocol/datagrams.js';
 import { MAX_DATAGRAM, MAX_REASON } from './protocol/limits.js';
-import { type Counters, type Gap, Machine } from './protocol/machine.js';
-import type { Message } from './protocol/message.js';
-import { type Link, type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';
-import type { Opening } from './transport/opening.js';
-
-/** What a session is doing. */
-export type State = 'connecting' | 'open' | 'reconnecting' | 'closed';
-
-/** How a session ended. */
-export interface CloseInfo {
-  /** A close code of the protocol, or the application's own. */
-  readonly code: number;
-  /** The code's name; `APPLICATION` for the application's own. */
-  readonly name: ErrorCode;
-  readonly reason: string;
-  /** Whether the application, on either side, chose the code. */
-  readonly application: boolean;
-  /** Whether connecting again may help. */
-  readonly retry: boolean;
-}
-
-/** The session moved to another link, got one, or lost one. */
-export interface TransportChange {
-  readonly from: Transport | null;
-  readonly to: Transport | null;
-  /** In words. */
-  readonly reason: string;
-}
-
-/** A new session took the place of one that could not go on: what was not acknowledged may be lost. */
-export interface GapInfo {
-  readonly previousId: string;
-  readonly id: string;
-  /** Why the old session could not go on. */
-  readonly reason: string;
-  /** Bytes of messages that had been sent and not acknowledged. Messages that had never been sent follow on the new session. */
-  readonly unacknowledgedBytes: number;
-}
-
-/** The events of a session, and what their listeners get. */
-export interface SessionEvents {
-  message: Message;
-  datagram: Uint8Array<ArrayBuffer>;
-  transport: TransportChange;
-  gap: GapInfo;
-  state: State;
-  close: CloseInfo;
-}
-
-/** Counters since `connect`. Bytes are those of frames and datagrams, without what the carrier adds. */
-export interface Stats extends Counters {
-  /** Smoothed round trip on the current link, in milliseconds; `null` before the first answer. */
-  rttMs: number | null;
-  /** Bytes of messages that the server has not acknowledged. */
-  bufferedBytes: number;
-  /** Links that carried the session. */
-  links: number;
-  /** Times that a new session took the place of an old one. */
-  gaps: number;
-}
+import { type Gap, Machine, type MachineEvent } from './protocol/machine.js';
+import { type SessionStream, Streams } from './streams.js';
+import type { CloseInfo, SessionEvents, State, Stats, TransportChange } from './told.js';
+import { type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';
+import { Trouble } from './trouble.js';
 
 /** One session with a server, over whichever transport works. Made by `connect`. */
 export class Session {
@@ -102,31 +38,30 @@ export class Session {
   /** Longest datagram, in bytes, on every transport. */
   readonly maxDatagramSize: number = MAX_DATAGRAM;
 
+  /** Faults on purpose, for demonstrations and tests. */
+  readonly trouble: Trouble;
+
   readonly #env: Environment;
-  readonly #base: string;
   readonly #options: ConnectOptions;
-  readonly #kinds: TransportKind[];
   readonly #memory: Memory;
   readonly #machine = new Machine();
+  readonly #links: Links;
+  readonly #mover: Mover;
+  readonly #streams = new Streams(this.#machine, () => this.#wake());
   readonly #events = new Emitter<SessionEvents>();
   readonly #unlisten: Cancel[];
   #resolveReady!: () => void;
   #rejectReady!: (error: ThroughlineError) => void;
   #resolveClosed!: (info: CloseInfo) => void;
   #state: State = 'connecting';
-  #transport: Transport | null = null;
-  #link: Link | undefined;
-  #linkSince = 0;
-  #linkProven = false;
-  #links = 0;
-  #gaps = 0;
-  /** The newest races, for `explain`. */
-  #races: Race[] = [];
-  #raceNumber = 0;
-  /** Losses in a row; 0 while the link is good. */
-  #failures = 0;
-  #retry: Cancel | undefined;
-  #mayRetryAt = 0;
+  /** Links that carried the session, and times that it went from one to another. */
+  #linkCount = 0;
+  #moveCount = 0;
+  #gapCount = 0;
+  /** The newest moves, for `explain`. */
+  #moves: Move[] = [];
+  /** Where the session comes from, and why, while it moves. */
+  #change: Omit<TransportChange, 'to'> = { from: null, reason: '' };
   /** Why there is no link, or why the session ended. */
   #reason = '';
   /** How the session ends, from the moment that this is known. */
@@ -149,18 +84,26 @@ export class Session {
     const { transports = TRANSPORTS, token, signal } = options;
     this.#env = env;
     this.#options = options;
-    this.#base = resolveBase(base, env.pageUrl);
-    this.#kinds = transports.map((transport) => {
+    const resolved = resolveBase(base, env.pageUrl);
+    this.#links = new Links(env, this.#machine, {
+      work: () => this.#work(),
+      failing: (loss) => this.#fail(loss),
+      lost: (loss) => this.#lose(loss),
+    });
+    const trouble = new Trouble(env, this.#links, () => this.cut());
+    this.trouble = trouble;
+    const allowed = transports.map((transport) => {
       const found = kinds.find(({ name }) => name === transport);
       if (!found) {
         throw new TypeError(`connect: no transport '${transport}', only ${TRANSPORTS}`);
       }
-      return found;
+      return trouble.around(found);
     });
     if (typeof token !== 'function') {
       checkToken(token);
     }
-    this.#memory = new Memory(env, new URL(this.#base).origin);
+    this.#memory = new Memory(env, new URL(resolved).origin);
+    this.#mover = new Mover(env, resolved, options, allowed, this.#memory, this.#machine, this.#host());
     this.ready = new Promise((resolve, reject) => {
       this.#resolveReady = resolve;
       this.#rejectReady = reject;
@@ -175,6 +118,7 @@ export class Session {
     this.#unlisten = [
       env.listen('online', nudge),
       env.listen('pageshow', nudge),
+      env.networkChanged(nudge),
       env.listen('visibilitychange', () => env.isHidden() || nudge()),
       env.listen('pagehide', (event) => (event as PageTransitionEvent).persisted || this.#leave()),
       () => signal?.removeEventListener('abort', abort),
@@ -183,7 +127,7 @@ export class Session {
     if (signal?.aborted) {
       queueMicrotask(abort);
     } else {
-      void this.#race();
+      this.#mover.seek();
     }
   }
 
@@ -196,7 +140,7 @@ export class Session {
 
   /** What carries the session now; `null` while nothing does. */
   get transport(): Transport | null {
-    return this.#transport;
+    return this.#links.current?.transport ?? null;
   }
 
   get state(): State {
@@ -215,14 +159,35 @@ export class Session {
 
   stats(): Stats {
     const { counters, rttMs, bufferedBytes } = this.#machine;
-    return { ...counters, rttMs: rttMs || null, bufferedBytes, links: this.#links, gaps: this.#gaps };
+    return {
+      ...counters,
+      rttMs: rttMs || null,
+      bufferedBytes,
+      links: this.#linkCount,
+      moves: this.#moveCount,
+      gaps: this.#gapCount,
+    };
   }
 
   /** What was tried, what happened, and why the current transport was chosen. */
   explain(): Explanation {
-    const attempts = this.#races.flatMap((race) => race.attempts);
-    const newest = this.#races.at(-1)?.attempts ?? [];
-    return { attempts, ...explain(this.#state, this.#transport, this.#reason, newest) };
+    const mover = this.#mover;
+    const race = (this.transport && mover.carrying) || mover.races.at(-1);
+    const moves = this.#moves;
+    return {
+      attempts: mover.races.flatMap(({ attempts }) => attempts),
+      moves,
+      ...explain({
+        state: this.#state,
+        transport: this.transport,
+        reason: this.#reason,
+        newest: race?.attempts ?? [],
+        moves,
+        doubts: mover.doubts,
+        climbInMs: mover.climbInMs,
+        now: this.#env.now(),
+      }),
+    };
   }
 
   // ---- events ----
@@ -247,15 +212,15 @@ export class Session {
    * Sends a message, reliably and in order; before the session is open, as soon as it is. Bytes are copied.
    *
    * Throws TypeError for what is neither text nor bytes, and ThroughlineError when the session is closed
-   * (`SESSION_CLOSED`), when the message is too large (`MESSAGE_TOO_LARGE`), or when more than
-   * `maxBufferedBytes` wait (`BUFFER_FULL`: await `drained()`).
+   * (`SESSION_CLOSED`), when the message is too large (`MESSAGE_TOO_LARGE`), or when `maxBufferedBytes` or more
+   * wait already (`BUFFER_FULL`: await `drained(bytes)`). Below that one message may go beyond it.
    */
   send(data: string | ArrayBuffer | ArrayBufferView): void {
     const text = typeof data === 'string';
     const body = text ? new TextEncoder().encode(data) : this.#check('send', data);
     this.#check('send', body, 'MESSAGE_TOO_LARGE', this.#machine.maxMessage);
     const { maxBufferedBytes = MAX_BUFFERED_BYTES } = this.#options;
-    if (this.bufferedBytes + body.length > maxBufferedBytes) {
+    if (this.bufferedBytes >= maxBufferedBytes) {
       throw new ThroughlineError(
         'BUFFER_FULL',
         `send: ${this.bufferedBytes} of ${maxBufferedBytes} bytes wait already: await drained()`,
@@ -289,6 +254,16 @@ export class Session {
     this.#wake();
   }
 
+  /**
+   * Opens a stream, as soon as the session is open and the server allows another. Rejects with a ThroughlineError
+   * when the session ends before (`SESSION_CLOSED`).
+   *
+   * The streams of the server come as events: `on('stream', (stream) => …)`.
+   */
+  openStream(): Promise<SessionStream> {
+    return this.#closing ? Promise.reject(this.#closedError('openStream')) : this.#streams.open();
+  }
+
   // ---- the end ----
 
   /**
@@ -307,84 +282,30 @@ export class Session {
     return this.closed;
   }
 
-  /** Cuts the current link as a dead network would, for demonstrations and tests: the session reconnects. */
+  /** Cuts the current link as a dead network would, for demonstrations and tests: the session resumes over another. */
   cut(): void {
-    this.#linkProven = true; // this says nothing about the transport
-    this.#lose({ reason: 'cut by the application' });
+    this.#lose({ reason: 'cut by the application' }, true);
     this.#work();
   }
 
-  // ---- opening a link ----
+  // ---- links ----
 
-  async #race(): Promise<void> {
-    this.#retry = undefined;
-    const env = this.#env;
-    const memory = this.#memory;
-    const { token, webtransport, info, hedgeMs = HEDGE_MS, stepMs = STEP_MS } = this.#options;
-    const opening: Opening = {
-      base: this.#base,
-      resumption: this.#machine.resumption,
-      token: undefined,
-      webtransport,
-      info: info !== false,
+  #host(): MoverHost {
+    const session = this;
+    return {
+      get current() {
+        return session.#links.current;
+      },
+      get isEnding() {
+        return session.#closing !== undefined;
+      },
+      take: (win, reason) => {
+        this.#change = { from: this.transport, reason };
+        this.#linkCount++;
+        this.#links.adopt(win);
+      },
+      defeated: (defeat, error) => this.#defeated(defeat, error),
     };
-    try {
-      opening.token = checkToken(typeof token === 'function' ? await token() : token);
-    } catch (error) {
-      const reason = `token: ${messageOf(error)}`;
-      this.#defeated(
-        { close: protocolClose('UNREACHABLE', reason), retryAfterMs: 0 },
-        new ThroughlineError('TOKEN_FAILED', reason, error),
-      );
-      return;
-    }
-    if (this.#state === 'closed' || this.#link) {
-      return;
-    }
-    const race = new Race({
-      env,
-      rungs: this.#kinds.map((kind) => ({
-        transport: kind.name,
-        missing: kind.missing(env),
-        failure: memory.failure(kind.name),
-        open: (handlers) => kind.open(env, opening, handlers),
-      })),
-      number: ++this.#raceNumber,
-      hedgeMs: Math.max(hedgeMs, Math.min(2 * memory.rttMs, MAX_HEDGE_MS)),
-      stepMs,
-      won: (win) => this.#won(win),
-      lost: (defeat) => this.#defeated(defeat),
-      failed: (transport, reason) => memory.failed(transport, reason),
-    });
-    this.#races = [...this.#races, race].slice(-MAX_ATTEMPTS / TRANSPORTS.length);
-  }
-
-  #won({ transport, link, welcome, adopt }: Win): void {
-    const { now } = this.#env;
-    const machine = this.#machine;
-    const react = (work: () => void) => {
-      if (this.#link === link) {
-        work();
-        this.#work();
-      }
-    };
-    this.#link = link;
-    this.#linkSince = now();
-    this.#linkProven = false;
-    this.#links++;
-    this.#transport = transport;
-    adopt({
-      frame: (frame) => react(() => machine.handleFrame(now(), frame)),
-      datagram: (bytes) => react(() => machine.handleDatagram(now(), bytes)),
-      heard: (bytes) => machine.heard(now(), bytes),
-      writable: () => react(() => {}),
-      violation: (close) => react(() => machine.handleViolation(now(), close)),
-      lost: (loss) => react(() => this.#lose(loss)),
-    });
-    react(() => {
-      machine.linkOpened(now(), { nativeDatagram: link.datagrams?.maxSize() ?? 0, nativeStreams: false });
-      machine.handleFrame(now(), { type: 'welcome', welcome });
-    });
   }
 
   /** No transport worked, or the server refused. */
@@ -392,34 +313,30 @@ export class Session {
     if (this.#state === 'connecting' || !shouldRetry(close)) {
       this.#finish(close, error);
     } else {
-      this.#reconnect(close.reason, retryAfterMs);
+      this.#reason = close.reason;
+      this.#mover.retryAfter(retryAfterMs);
     }
   }
 
-  #reconnect(reason: string, retryAfterMs: number): void {
-    if (this.#closing) {
-      return;
+  /** The current link can only be read any more. */
+  #fail(loss: Loss): void {
+    if (loss.close && !shouldRetry(loss.close)) {
+      this.#lose(loss);
+    } else {
+      this.#mover.doubt(loss.reason, true);
     }
-    this.#reason = reason;
-    this.#setState('reconnecting');
-    this.#mayRetryAt = this.#env.now() + retryAfterMs;
-    const delay = reconnectDelay(this.#failures++, this.#env.random(), retryAfterMs);
-    this.#retry = this.#env.timer(delay, () => void this.#race());
   }
 
-  // ---- losing a link ----
-
-  #lose({ reason, close, retryAfterMs = 0 }: Loss): void {
-    const link = this.#link;
-    if (!link) {
+  /** The current link has ended. `excused`: not by its transport's fault. */
+  #lose(loss: Loss, excused = false): void {
+    const carrier = this.#links.release();
+    if (!carrier) {
       return;
     }
-    if (!this.#linkProven && !close && this.#transport) {
-      this.#memory.failed(this.#transport, `opened, but carried nothing: ${reason}`, true);
-    }
-    this.#drop(reason);
-    link.abort();
+    const { reason, close } = loss;
+    carrier.link.abort();
     this.#machine.linkLost();
+    this.#tell({ from: carrier.transport, to: null, reason });
     if (this.#closing) {
       return; // the machine says so
     }
@@ -427,24 +344,25 @@ export class Session {
       this.#finish(close);
       return;
     }
-    if (close) {
-      this.#machine.reopen();
-    }
-    this.#reconnect(reason, retryAfterMs);
+    this.#reason = reason;
+    this.#setState('reconnecting');
+    this.#mover.lost(carrier, loss, excused);
   }
 
   /** The session ended, by CLOSE of either side, or by our own verdict. */
   #handleClosed(close: Close): void {
+    const from = this.transport;
     // `closed` waits for what is still on its way out, within bounds.
-    const left = this.#link?.close(close);
+    const left = this.#links.release()?.link.close(close);
     if (shouldRetry(close) && !this.#closing) {
       this.#machine.reopen();
-      this.#drop(describeClose(close));
-      this.#reconnect(describeClose(close), 0);
+      this.#reason = describeClose(close);
+      this.#tell({ from, to: null, reason: this.#reason });
+      this.#setState('reconnecting');
+      this.#mover.reopen();
     } else if (left) {
       const finish = () => this.#finish(close);
       this.#closing = close;
-      this.#link = undefined;
       this.#unlisten.push(this.#env.timer(CLOSE_MS, finish));
       left.then(finish, finish);
     } else {
@@ -452,20 +370,18 @@ export class Session {
     }
   }
 
-  #drop(reason: string): void {
-    const from = this.#transport;
-    if (this.#env.now() - this.#linkSince >= STABLE_MS) {
-      this.#failures = 0;
-    }
-    this.#races.at(-1)?.cancel();
-    this.#link = undefined;
-    this.#transport = null;
-    this.#events.emit('transport', { from, to: null, reason });
+  #tell(change: TransportChange): void {
+    this.#moves = [...this.#moves, { at: this.#env.now(), ...change }].slice(-MAX_MOVES);
+    this.#moveCount += Number(change.from !== null && change.to !== null);
+    this.#events.emit('transport', change);
   }
+
+  // ---- the end ----
 
   #close(close: Close): void {
     if (!this.#closing) {
       this.#closing = close;
+      this.#mover.cancel();
       this.#machine.close(this.#env.now(), close);
       this.#work();
     }
@@ -478,14 +394,13 @@ export class Session {
     const info: CloseInfo = { ...close, name: closeName(close), retry: shouldRetry(close) };
     this.#closing = close;
     this.#reason = describeClose(close);
-    this.#races.at(-1)?.cancel();
-    this.#link?.abort();
-    this.#link = undefined;
-    this.#transport = null;
-    for (const cancel of [this.#timer, this.#retry, ...this.#unlisten]) {
+    this.#mover.cancel();
+    this.#links.release()?.link.abort();
+    for (const cancel of [this.#timer, ...this.#unlisten]) {
       cancel?.();
     }
     this.#setState('closed');
+    this.#streams.end(this.#closedError('stream'));
     this.#rejectReady(error ?? new ThroughlineError(info.name, this.explain().summary));
     this.#checkWaiters();
     this.#resolveClosed(info);
@@ -527,38 +442,66 @@ export class Session {
         again = false;
         for (let event = machine.event(); event; event = machine.event()) {
           again = true;
-          if (event.type === 'opened') {
-            this.#handleOpened(event.gap);
-          } else if (event.type === 'datagram') {
-            this.#events.emit('datagram', event.bytes);
-          } else if (event.type === 'silent') {
-            this.#lose(event.close);
-          } else if (event.type === 'closed') {
-            this.#deliverMessages();
-            this.#handleClosed(event.close);
-          }
+          this.#handle(event);
         }
         this.#deliverMessages();
-        this.#transmit();
+        this.#streams.look();
+        this.#links.transmit();
         again ||= machine.hasEvents;
       }
     } finally {
       this.#working = false;
     }
-    if (!this.#linkProven && machine.isProven && this.#transport) {
-      this.#linkProven = true;
-      this.#memory.worked(this.#transport, machine.rttMs);
+    const { current } = this.#links;
+    if (current && !current.proven && machine.isProven) {
+      current.proven = true;
+      this.#memory.worked(current.transport, machine.rttMs);
     }
     this.#checkWaiters();
     this.#schedule();
   }
 
+  #handle(event: MachineEvent): void {
+    switch (event.type) {
+      case 'opened':
+        this.#handleOpened(event.gap);
+        break;
+      case 'datagram':
+        this.#events.emit('datagram', event.bytes);
+        break;
+      case 'stream': {
+        const stream = this.#streams.take(event.id);
+        if (!this.#events.emit('stream', stream)) {
+          void stream.readable.cancel(0);
+          void stream.writable.abort(0);
+        }
+        break;
+      }
+      case 'suspect':
+        this.#mover.doubt('a PING was not answered in time');
+        break;
+      case 'trusted':
+        this.#mover.trust();
+        break;
+      case 'silent':
+        this.#lose({ reason: event.close.reason });
+        break;
+      case 'closed':
+        this.#deliverMessages();
+        this.#handleClosed(event.close);
+    }
+  }
+
   #handleOpened(gap: Gap | undefined): void {
     const reason = this.#reason;
+    const change = this.#change;
     this.#setState('open');
-    this.#events.emit('transport', { from: null, to: this.#transport, reason: this.explain().summary });
+    this.#tell({ to: this.transport, ...change, reason: change.reason || this.explain().summary });
     if (gap) {
-      this.#gaps++;
+      this.#gapCount++;
+      this.#streams.fail(
+        new ThroughlineError('STREAM_LOST', `the session of this stream has ended: ${reason}`),
+      );
       this.#events.emit('gap', { ...gap, id: this.id, reason });
       // What the application sends in its 'gap' listeners, a greeting perhaps, goes before what was left over.
       this.#machine.releaseKept();
@@ -573,22 +516,6 @@ export class Session {
         return;
       }
       this.#events.emit('message', message);
-    }
-  }
-
-  /** Gives the link what it takes. */
-  #transmit(): void {
-    const machine = this.#machine;
-    const link = this.#link;
-    while (machine.hasNativeDatagram && link?.datagrams?.room()) {
-      link.datagrams.send(machine.nativeDatagram());
-    }
-    for (let room = link?.room(); link && room; room = link.room()) {
-      const packet = machine.packet(this.#env.now(), room);
-      if (!packet) {
-        return;
-      }
-      link.send(packet);
     }
   }
 
@@ -617,7 +544,7 @@ export class Session {
       this.#timerAt = Infinity;
       if (now() - at > LATE_MS) {
         // The machine slept, or the tab was throttled: what the server sent may be waiting behind this timer.
-        this.#machine.probe(now(), PROBE_MS);
+        this.#mover.excuse();
       }
       this.#machine.handleTimeout(now());
       this.#work();
@@ -626,13 +553,9 @@ export class Session {
 
   // ---- the page ----
 
-  /** The network or the tab came back: asks at once whether the link lives, or tries again at once. */
+  /** The network or the tab came back. */
   #nudge(): void {
-    if (this.#retry && this.#env.now() >= this.#mayRetryAt) {
-      this.#retry();
-      void this.#race();
-    }
-    this.#machine.probe(this.#env.now(), PROBE_MS);
+    this.#mover.nudge();
     this.#work();
   }
 
@@ -641,9 +564,8 @@ export class Session {
     this.#machine.handleViolation(this.#env.now(), close); // at once, without what waits
     const packet = this.#machine.packet(this.#env.now(), MAX_DATAGRAM);
     if (packet) {
-      this.#link?.leave(packet, close);
+      this.#links.release()?.link.leave(packet, close);
     }
-    this.#link = undefined;
     this.#finish(close);
   }
 

@@ -19,6 +19,15 @@ const MAY: [of: RegExp, imports: RegExp][] = [
     /^(protocol\/|environment$|errors$|limits$|transport\/(carrier|events|http|info|link|opening|packets|uplink)$)/,
   ],
   [/^ladder$/, /^(protocol\/|environment$|explain$|limits$|memory$|transport\/link$)/],
+  [/^streams$/, /^(protocol\/|errors$)/],
+  [/^told$/, /^(protocol\/|errors$|streams$|transport\/link$)/],
+  // Links carry, the mover looks for them, and only the session knows both.
+  [/^links$/, /^(protocol\/|environment$|ladder$|limits$|transport\/link$)/],
+  [/^trouble$/, /^(environment$|links$|transport\/link$)/],
+  [
+    /^mover$/,
+    /^(protocol\/|backoff$|environment$|errors$|ladder$|limits$|links$|memory$|options$|transport\/link$)/,
+  ],
   [/^session$/, /^(?!connect$|index$|transport\/(?!link$|opening$))/],
   [/^(connect|index)$/, /./],
 ];

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import type { Frame } from '../src/protocol/frames.js';
-import type { Link, LinkHandlers, Loss, TransportKind } from '../src/transport/link.js';
+import type { Link, LinkHandlers, Loss, NativeStream, TransportKind } from '../src/transport/link.js';
 import type { Opening } from '../src/transport/opening.js';
 import { websocket } from '../src/transport/websocket.js';
 import { webtransport } from '../src/transport/webtransport.js';
@@ -18,14 +18,21 @@ function open(kind: TransportKind, world: World, fields: Partial<Opening> = {}) 
   const frames: Frame[] = [];
   const datagrams: Uint8Array[] = [];
   const lost: Loss[] = [];
+  const streams: { stream: NativeStream; received: Frame[] }[] = [];
   const violations: number[] = [];
   let writable = 0;
   const handlers: LinkHandlers = {
     frame: (frame) => frames.push(frame),
+    stream: (stream) => {
+      const received: Frame[] = [];
+      streams.push({ stream, received });
+      return { frame: (frame) => received.push(frame) };
+    },
     datagram: (data) => datagrams.push(data),
     heard: () => {},
     writable: () => writable++,
     violation: (close) => violations.push(close.code),
+    failing: (loss) => lost.push(loss),
     lost: (loss) => lost.push(loss),
   };
   const opening: Opening = {
@@ -37,7 +44,7 @@ function open(kind: TransportKind, world: World, fields: Partial<Opening> = {}) 
     ...fields,
   };
   const link: Link = kind.open(world, opening, handlers);
-  return { link, frames, datagrams, lost, violations, writable: () => writable };
+  return { link, frames, streams, datagrams, lost, violations, writable: () => writable };
 }
 
 class FakeSocket {

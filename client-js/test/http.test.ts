@@ -45,14 +45,17 @@ function open(kind: TransportKind, fields: Partial<Opening> = {}) {
     });
   const frames: Frame[] = [];
   const lost: Loss[] = [];
+  const failing: Loss[] = [];
   const violations: number[] = [];
   let writable = 0;
   const handlers: LinkHandlers = {
     frame: (frame) => frames.push(frame),
+    stream: () => ({ frame: () => {} }),
     datagram: () => {},
     heard: () => {},
     writable: () => writable++,
     violation: (close) => violations.push(close.code),
+    failing: (loss) => failing.push(loss),
     lost: (loss) => lost.push(loss),
   };
   const opening: Opening = {
@@ -64,7 +67,7 @@ function open(kind: TransportKind, fields: Partial<Opening> = {}) {
     ...fields,
   };
   const link: Link = kind.open(world, opening, handlers);
-  return { world, asked, frames, lost, violations, link, writable: () => writable };
+  return { world, asked, frames, failing, lost, violations, link, writable: () => writable };
 }
 
 function binary(packet: Uint8Array<ArrayBuffer>): Response {
@@ -202,7 +205,7 @@ describe('the uplink', () => {
   });
 
   it('sends the same bytes again, once, when there was no answer or a proxy answered', async () => {
-    const { link, posts, world, lost } = await opened();
+    const { link, posts, world, failing, lost, asked } = await opened();
     link.send(ping);
     posts()[0]?.fail(new Error('network'));
     await world.pass(100);
@@ -210,26 +213,29 @@ describe('the uplink', () => {
     expect(link.room()).toBe(0);
     posts()[1]?.answer(new Response('bad gateway', { status: 502 }));
     await settle();
+    expect(failing).toMatchObject([{ reason: 'POST: status 502', status: 502 }]);
+    expect([link.room(), lost, asked[1]?.signal?.aborted]).toEqual([0, [], false]);
+    await world.pass(3_000); // what comes down is read until then
     expect(lost).toMatchObject([{ reason: 'POST: status 502', status: 502 }]);
   });
 
   it('does not repeat what the server refused', async () => {
-    const { link, posts, world, lost } = await opened();
+    const { link, posts, world, failing } = await opened();
     link.send(ping);
     posts()[0]?.answer(
       Response.json({ code: 14, name: 'UNKNOWN_SESSION', reason: 'gone', retry: true }, { status: 410 }),
     );
     await world.pass(1000);
     expect(posts()).toHaveLength(1);
-    expect(lost).toMatchObject([{ close: { code: 14 } }]);
+    expect(failing).toMatchObject([{ close: { code: 14 } }]);
   });
 
   it('gives up a POST that hangs, so that no connection is used up', async () => {
-    const { link, posts, world, lost } = await opened();
+    const { link, posts, world, failing } = await opened();
     link.send(ping);
     await world.pass(10_000);
     expect(posts()[0]?.signal?.aborted).toBe(true);
-    expect(lost).toEqual([{ reason: 'POST: no answer' }]);
+    expect(failing).toMatchObject([{ reason: 'POST: no answer' }]);
   });
 
   it('closes when what was sent has arrived', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { protocolClose } from '../src/protocol/close.js';
-import { answer, fail, hang, Network, World } from './world.js';
+import { answer, fail, hang, Network, swallow, World } from './world.js';
 
 describe('who wins', () => {
   it('webtransport, when it answers within its head start: nothing else is opened', async () => {
@@ -34,7 +34,7 @@ describe('who wins', () => {
     expect(session.explain().attempts[0]).toMatchObject({ outcome: 'failed', reason: 'no WELCOME' });
   });
 
-  it('the websocket when webtransport answers later: that link is closed without a frame', async () => {
+  it('webtransport that answers later, at once: its own session is left alone, and the session moves there', async () => {
     const world = new World();
     const network = new Network(world, { webtransport: answer(400), websocket: answer(30) });
     const session = network.connect();
@@ -42,9 +42,14 @@ describe('who wins', () => {
     expect(session.transport).toBe('websocket');
     expect(network.link('websocket').sent[0]).toEqual({ type: 'ping', id: 1 });
     const loser = network.link('webtransport');
-    expect(loser.aborted).toBe(true);
-    expect(loser.sent).toEqual([]);
-    expect(session.explain().attempts[0]?.outcome).toBe('cancelled');
+    expect(loser.opening.resumption?.session).toBe(session.id);
+    expect(network.links[0]?.aborted).toBe(true);
+    expect(network.links[0]?.sent).toEqual([]);
+    expect(session.explain().attempts[0]?.reason).toBe('it answered late: the session moves there');
+    network.behaviours.webtransport = hang;
+    loser.welcome({ session: session.id, resumed: true, link: 2 });
+    expect([session.transport, session.state]).toEqual(['webtransport', 'open']);
+    expect(session.stats()).toMatchObject({ links: 2, moves: 1 });
   });
 
   it('the next rung at once when the one above fails', async () => {
@@ -224,13 +229,23 @@ describe('memory of failures', () => {
     const world = new World();
     const network = new Network(world, {
       webtransport: { missing: 'x' },
-      websocket: answer(5),
-      sse: answer(5),
+      websocket: swallow(5),
+      sse: hang,
+      poll: hang,
     });
     const session = network.connect();
-    await world.pass(10);
-    await world.pass(30_000); // not even a PONG: silent
+    await world.pass(1_005); // not even a PONG
+    expect(session.state).toBe('open');
+    network.behaviours.websocket = hang;
     await world.pass(2_000);
+    expect(network.opened).toEqual(['websocket', 'sse', 'poll', 'websocket']);
+    network.link('sse').welcome({ session: session.id, resumed: true, link: 2 });
     expect(session.transport).toBe('sse');
+    expect(session.explain().moves.at(-1)?.reason).toMatch(/^websocket is in doubt/);
+    // Another page is spared the detour.
+    network.behaviours.sse = answer(5);
+    const other = network.connect();
+    await world.pass(20);
+    expect(other.transport).toBe('sse');
   });
 });

@@ -25,9 +25,22 @@ describe('memory', () => {
     expect(memory.failure('webtransport')).toBeNull();
     expect(memory.rttMs).toBe(12);
     expect(new Memory(world, 'https://b.test').rttMs).toBe(0);
-    memory.failed('webtransport', 'blocked');
-    await world.pass(10_000);
-    expect(memory.failure('webtransport')).toBeNull();
+  });
+
+  it('forgets failures after a link that was trusted, or an hour, and not when one works for a moment', async () => {
+    const world = new World();
+    const memory = new Memory(world, 'https://a.test');
+    const count = () => {
+      memory.failed('webtransport', 'blocked');
+      return memory.failure('webtransport')?.count;
+    };
+    expect([count(), count()]).toEqual([1, 2]);
+    memory.worked('webtransport', 12);
+    expect(count()).toBe(3);
+    memory.trusted('webtransport');
+    expect([count(), count()]).toEqual([1, 2]);
+    await world.pass(3_600_000);
+    expect(count()).toBe(1);
   });
 
   it('survives storage that is missing, forbidden, full, or full of nonsense', () => {
@@ -143,8 +156,19 @@ describe('explain', () => {
     { ...base, transport: 'sse', ms: null, outcome: 'skipped', reason: 'websocket won' },
   ];
 
+  const facts = {
+    state: 'open',
+    transport: 'websocket',
+    reason: '',
+    newest: attempts,
+    moves: [],
+    doubts: '',
+    climbInMs: Infinity,
+    now: 60_000,
+  } as const;
+
   it('says why the current transport was chosen', () => {
-    expect(explain('open', 'websocket', '', attempts)).toEqual({
+    expect(explain(facts)).toEqual({
       summary: 'Connected over websocket: webtransport has not answered yet.',
       text: [
         'Connected over websocket: webtransport has not answered yet.',
@@ -155,11 +179,28 @@ describe('explain', () => {
     });
   });
 
+  it('tells of doubts, of what comes next, and of the newest moves', () => {
+    const moves = [
+      { at: 1_000, from: 'webtransport', to: null, reason: 'closed with 1006' },
+      { at: 2_000, from: null, to: 'websocket', reason: 'Connected' },
+    ] as const;
+    const { text } = explain({ ...facts, newest: [], moves, doubts: 'late', climbInMs: 8_400 });
+    expect(text.split('\n').slice(1)).toEqual([
+      'It is in doubt (late), and another link is looked for.',
+      'Better transports are tried again in 8 s.',
+      '- 59 s ago: webtransport to no link (closed with 1006)',
+      '- 58 s ago: no link to websocket (Connected)',
+    ]);
+  });
+
   it('has words for every state', () => {
-    expect(explain('connecting', null, '', []).summary).toBe('Connecting: nothing was tried yet.');
-    expect(explain('reconnecting', null, 'link lost', []).summary).toBe(
+    const nothing = { ...facts, transport: null, newest: [] };
+    expect(explain({ ...nothing, state: 'connecting' }).summary).toBe('Connecting: nothing was tried yet.');
+    expect(explain({ ...nothing, state: 'reconnecting', reason: 'link lost' }).summary).toBe(
       'Reconnecting (link lost): nothing was tried yet.',
     );
-    expect(explain('closed', null, 'NORMAL', attempts).summary).toBe('Closed: NORMAL.');
+    expect(explain({ ...facts, transport: null, state: 'closed', reason: 'NORMAL' }).summary).toBe(
+      'Closed: NORMAL.',
+    );
   });
 });

@@ -65,6 +65,8 @@ export class World implements Environment {
     return () => listeners.delete(listener);
   };
 
+  readonly networkChanged = (listener: () => void): Cancel => this.listen('networkchange', listener);
+
   isHidden(): boolean {
     return this.hidden;
   }
@@ -120,6 +122,14 @@ export function fail(
   return (link) => link.later(afterMs, () => link.handlers.lost(loss));
 }
 
+/** Answers, and then says nothing any more: a link that opens and carries nothing. */
+export function swallow(afterMs: number, welcome: Partial<Welcome> = {}): Behaviour {
+  return (link) => {
+    link.pongAfterMs = null;
+    link.later(afterMs, () => link.welcome(welcome));
+  };
+}
+
 export function answer(afterMs: number, welcome: Partial<Welcome> = {}): Behaviour {
   return (link) => link.later(afterMs, () => link.welcome(welcome));
 }
@@ -135,6 +145,8 @@ export class FakeLink implements Link {
   capacity = 65_536;
   native = 0;
   takesDatagrams = true;
+  /** Whether PINGs are answered, after so many milliseconds. */
+  pongAfterMs: number | null = 1;
   readonly sentDatagrams: Uint8Array[] = [];
   readonly datagrams = {
     maxSize: () => this.native,
@@ -196,6 +208,11 @@ export class FakeLink implements Link {
   send(packet: Uint8Array): void {
     decodePacket(packet, (frame) => {
       this.sent.push('data' in frame ? { ...frame, data: frame.data.slice() } : frame);
+      if (frame.type === 'ping' && this.pongAfterMs !== null) {
+        this.later(this.pongAfterMs, () => {
+          this.receive({ type: 'pong', id: frame.id, timeUs: this.world.now() * 1000 });
+        });
+      }
     });
   }
 

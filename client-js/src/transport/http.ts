@@ -2,6 +2,7 @@
 
 import type { Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
+import { CLOSE_MS } from '../limits.js';
 import { lossOfResponse } from './carrier.js';
 import type { Link, LinkHandlers, Loss } from './link.js';
 import { linkHeaders, type Opening, openingHeaders } from './opening.js';
@@ -85,9 +86,24 @@ export abstract class HttpLink implements Link {
       if (frame.type === 'welcome' && this.#uplink === null) {
         const { session, key, link } = frame.welcome;
         this.#headers = linkHeaders({ session, key, link });
-        this.#uplink = new Uplink(this.env, this.#base, this.#headers, this.handlers);
+        this.#uplink = new Uplink(this.env, this.#base, this.#headers, {
+          heard: (bytes) => this.handlers.heard(bytes),
+          writable: () => this.handlers.writable(),
+          failing: (loss) => this.#deafen(loss),
+        });
       }
     });
+  }
+
+  /**
+   * Nothing can be sent any more: a packet is missing. What comes down is read on until another link has taken
+   * over, for a moment: 410 may have overtaken CLOSE, and the messages before it.
+   */
+  #deafen(loss: Loss): void {
+    if (!this.over) {
+      this.handlers.failing(loss);
+      this.env.timer(CLOSE_MS, () => this.lose(loss));
+    }
   }
 
   async #run(): Promise<void> {

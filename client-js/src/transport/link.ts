@@ -19,6 +19,8 @@ export interface Link {
   send(packet: Uint8Array<ArrayBuffer>): void;
   /** Native datagrams, when the transport has them. */
   readonly datagrams?: LinkDatagrams;
+  /** Native streams, when the transport has them. */
+  readonly streams?: LinkStreams;
   /** Closes in the carrier's own way once what was sent has left. Resolves when it is done. */
   close(close: Close): Promise<void>;
   /** The page is going away: sends this last packet in whatever way outlives it. */
@@ -36,9 +38,32 @@ export interface LinkDatagrams {
   send(bytes: Uint8Array): void;
 }
 
+/** The native streams of a link. */
+export interface LinkStreams {
+  /** Opens one. Rejects when the link has ended. */
+  open(handlers: NativeStreamHandlers): Promise<NativeStream>;
+}
+
+/** One native stream: it carries frames of one stream of the session, both ways. Its own end means nothing. */
+export interface NativeStream {
+  /** Bytes that `send` takes now; 0 means: wait for `writable` of the link. */
+  room(): number;
+  /** Sends one packet of whole frames. */
+  send(packet: Uint8Array<ArrayBuffer>): void;
+  /** Nothing more is sent on it; `abandon`: not even what was sent and has not left. It is read on. */
+  finish(abandon: boolean): void;
+}
+
+/** What a native stream reports. */
+export interface NativeStreamHandlers {
+  frame(frame: Frame): void;
+}
+
 /** What a link reports. After `lost`, `abort` or `close` nothing more has to be listened to. */
 export interface LinkHandlers {
   frame(frame: Frame): void;
+  /** The server opened a native stream. Returns what gets its frames. */
+  stream(stream: NativeStream): NativeStreamHandlers;
   /** A native datagram. */
   datagram(bytes: Uint8Array): void;
   /** Something arrived, `bytes` of it; called before the frames in it. */
@@ -47,6 +72,8 @@ export interface LinkHandlers {
   writable(): void;
   /** The server broke the protocol: `close` is the answer to it. */
   violation(close: Close): void;
+  /** Nothing can be sent any more, but something may still arrive. `lost` follows, or another link. */
+  failing(loss: Loss): void;
   lost(loss: Loss): void;
 }
 

@@ -6,6 +6,9 @@ import { POST_BYTES, POST_MS, POST_RETRY_MS } from '../limits.js';
 import { lossOfResponse } from './carrier.js';
 import type { LinkHandlers, Loss } from './link.js';
 
+/** What an uplink reports. */
+export type UplinkHandlers = Pick<LinkHandlers, 'heard' | 'writable' | 'failing'>;
+
 /**
  * Sends packets of one link, each within a time: hung requests would use up the browser's connections.
  * It holds one packet at most: while it is under way, the session keeps the rest.
@@ -14,12 +17,14 @@ export class Uplink {
   readonly #env: Environment;
   readonly #url: string;
   readonly #headers: Record<string, string>;
-  readonly #handlers: LinkHandlers;
+  readonly #handlers: UplinkHandlers;
   readonly #abort = new AbortController();
+  /** A packet is missing on the server: nothing may follow it. */
+  #failed = false;
   /** What is under way. */
   #sending: Promise<void> | null = null;
 
-  constructor(env: Environment, base: string, headers: Record<string, string>, handlers: LinkHandlers) {
+  constructor(env: Environment, base: string, headers: Record<string, string>, handlers: UplinkHandlers) {
     this.#env = env;
     this.#url = `${base}/send`;
     this.#headers = headers;
@@ -27,7 +32,7 @@ export class Uplink {
   }
 
   room(): number {
-    return this.#sending ? 0 : POST_BYTES;
+    return this.#sending || this.#failed ? 0 : POST_BYTES;
   }
 
   send(packet: Uint8Array<ArrayBuffer>): void {
@@ -65,7 +70,8 @@ export class Uplink {
     cancel();
     this.#sending = null;
     if (loss && (late || !signal.aborted)) {
-      this.#handlers.lost({ ...loss, reason: `POST: ${late ? 'no answer' : loss.reason}` });
+      this.#failed = true;
+      this.#handlers.failing({ ...loss, reason: `POST: ${late ? 'no answer' : loss.reason}` });
     } else if (!signal.aborted) {
       this.#handlers.heard(0);
       this.#handlers.writable();

@@ -14,7 +14,16 @@ import type { Close } from '../protocol/close.js';
 import { frameDecoder } from '../protocol/codec.js';
 import { carrierCode, closeOfCarrier } from './carrier.js';
 import { locate } from './info.js';
-import type { Link, LinkDatagrams, LinkHandlers, Loss, TransportKind } from './link.js';
+import type {
+  Link,
+  LinkDatagrams,
+  LinkHandlers,
+  LinkStreams,
+  Loss,
+  NativeStream,
+  NativeStreamHandlers,
+  TransportKind,
+} from './link.js';
 import { type Opening, openingUrl, type WebTransportEndpoint } from './opening.js';
 import { guarded } from './packets.js';
 
@@ -26,20 +35,70 @@ export const webtransport: TransportKind = {
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
+/** The frames of one bidirectional stream, with no boundaries between packets: the link stream, or one of the session's. */
+class Pipe implements NativeStream {
+  readonly #writer: WritableStreamDefaultWriter<Bytes>;
+  readonly #reader: ReadableStreamDefaultReader<Bytes>;
+  readonly #link: LinkHandlers;
+  /** Bytes that the stream was given and has not taken yet. */
+  #pending = 0;
+  #over = false;
+
+  constructor({ writable, readable }: WebTransportBidirectionalStream, link: LinkHandlers) {
+    this.#writer = writable.getWriter();
+    this.#reader = readable.getReader();
+    this.#link = link;
+  }
+
+  room(): number {
+    const room = LINK_BUFFER_BYTES - this.#pending;
+    return room >= LINK_BUFFER_BYTES / 4 && !this.#over ? room : 0;
+  }
+
+  send(packet: Bytes): void {
+    this.#pending += packet.length;
+    this.#writer.write(packet).then(() => {
+      this.#pending -= packet.length;
+      if (!this.#over) {
+        this.#link.writable();
+      }
+    }, ignore); // the end of the session says why
+  }
+
+  finish(abandon = false): void {
+    this.#over = true;
+    (abandon ? this.#writer.abort() : this.#writer.close()).catch(ignore);
+  }
+
+  abort(): void {
+    this.#over = true;
+    this.#writer.abort().catch(ignore);
+    this.#reader.cancel().catch(ignore);
+  }
+
+  /** Hands on what comes, to its end. */
+  async read(handlers: NativeStreamHandlers): Promise<void> {
+    const decoder = frameDecoder();
+    await drain(this.#reader, (bytes) => {
+      this.#link.heard(bytes.length);
+      guarded(this.#link, () => decoder.push(bytes, (frame) => handlers.frame(frame)));
+    });
+  }
+}
+
 class WebTransportLink implements Link {
   readonly datagrams: LinkDatagrams = {
     maxSize: () => (this.#datagrams && this.#wt ? this.#wt.datagrams.maxDatagramSize : 0),
     room: () => this.#datagramRoom(),
     send: (bytes) => void this.#datagrams?.write(bytes).catch(ignore),
   };
+  readonly streams: LinkStreams = { open: (handlers) => this.#openStream(handlers) };
   readonly #env: Environment;
   readonly #handlers: LinkHandlers;
   #wt: WebTransport | null = null;
-  #writer: WritableStreamDefaultWriter<Bytes> | null = null;
-  #reader: ReadableStreamDefaultReader<Bytes> | null = null;
+  /** The link stream. */
+  #pipe: Pipe | null = null;
   #datagrams: WritableStreamDefaultWriter<Uint8Array> | null = null;
-  /** Bytes that the link stream was given and has not taken yet. */
-  #pending = 0;
   #over = false;
 
   constructor(env: Environment, opening: Opening, handlers: LinkHandlers) {
@@ -49,25 +108,18 @@ class WebTransportLink implements Link {
   }
 
   room(): number {
-    const room = LINK_BUFFER_BYTES - this.#pending;
-    return this.#writer && room >= LINK_BUFFER_BYTES / 4 ? room : 0;
+    return this.#pipe?.room() ?? 0;
   }
 
   send(packet: Bytes): void {
-    this.#pending += packet.length;
-    this.#writer?.write(packet).then(() => {
-      this.#pending -= packet.length;
-      if (!this.#over) {
-        this.#handlers.writable();
-      }
-    }, ignore); // the end of the session says why
+    this.#pipe?.send(packet);
   }
 
   async close(close: Close): Promise<void> {
     this.#over = true;
     // wt.close() resets the stream with what it still holds. So it is finished, and the server, which reads
     // CLOSE before that end, closes the session.
-    this.#writer?.close().catch(ignore);
+    this.#pipe?.finish();
     const cancel = this.#env.timer(CLOSE_MS / 2, () => this.#end(close));
     await this.#wt?.closed.catch(ignore);
     cancel();
@@ -85,9 +137,8 @@ class WebTransportLink implements Link {
     }
     this.#over = true;
     // wt.close() would tell the server that the session ends. A reset link stream only tells that the link does.
-    this.#writer?.abort().catch(ignore);
-    this.#reader?.cancel().catch(ignore);
-    this.#env.timer(this.#writer ? CUT_MS : 0, () => this.#end());
+    this.#pipe?.abort();
+    this.#env.timer(this.#pipe ? CUT_MS : 0, () => this.#end());
   }
 
   async #connect(opening: Opening): Promise<void> {
@@ -117,18 +168,39 @@ class WebTransportLink implements Link {
     if (!stream || this.#over) {
       return; // wt.closed says why
     }
-    this.#writer = stream.writable.getWriter();
-    this.#reader = stream.readable.getReader();
+    const handlers = this.#handlers;
+    this.#pipe = new Pipe(stream, handlers);
     this.#openDatagrams(wt.datagrams);
-    const decoder = frameDecoder();
-    await drain(this.#reader, (bytes) => {
-      if (!this.#over) {
-        this.#handlers.heard(bytes.length);
-        guarded(this.#handlers, () => decoder.push(bytes, (frame) => this.#handlers.frame(frame)));
-      }
-    });
+    this.#accept(streams).catch(ignore);
+    await this.#pipe.read({ frame: (frame) => this.#over || handlers.frame(frame) });
     // The end of the session follows at once; when it does not, the link is lost all the same.
     this.#env.timer(CLOSE_MS, () => this.#lost({ reason: 'the stream ended' }));
+  }
+
+  /** Takes the streams that the server opens. */
+  async #accept(streams: ReadableStreamDefaultReader<WebTransportBidirectionalStream>): Promise<void> {
+    for (;;) {
+      const { value } = await streams.read();
+      if (!value || this.#over) {
+        return;
+      }
+      const pipe = new Pipe(value, this.#handlers);
+      this.#read(pipe, this.#handlers.stream(pipe));
+    }
+  }
+
+  async #openStream(handlers: NativeStreamHandlers): Promise<NativeStream> {
+    if (!this.#wt || this.#over) {
+      throw new Error('the link has ended');
+    }
+    const pipe = new Pipe(await this.#wt.createBidirectionalStream(), this.#handlers);
+    this.#read(pipe, handlers);
+    return pipe;
+  }
+
+  /** The end of a native stream says nothing: what is missing comes over the next link. */
+  #read(pipe: Pipe, handlers: NativeStreamHandlers): void {
+    pipe.read({ frame: (frame) => this.#over || handlers.frame(frame) }).catch(ignore);
   }
 
   #openDatagrams(datagrams: WebTransport['datagrams'] & { createWritable?: () => WritableStream }): void {

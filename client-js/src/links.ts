@@ -1,0 +1,242 @@
+// The links of a session: the current one carries it, and the one before is read until the first frame has
+// come over its successor. What they report goes to the machine, and what the machine has goes to them.
+
+import type { Environment } from './environment.js';
+import type { Win } from './ladder.js';
+import { NATIVE_STREAM_MS } from './limits.js';
+import type { Frame } from './protocol/frames.js';
+import type { Machine } from './protocol/machine.js';
+import type { Link, Loss, NativeStream, NativeStreamHandlers, Transport } from './transport/link.js';
+
+/** A link that carries the session, or did. */
+export interface Carrier {
+  readonly transport: Transport;
+  readonly link: Link;
+  /** Since when, in milliseconds since the Unix epoch. */
+  readonly since: number;
+  /** The server has answered a PING on it: it carries frames both ways. */
+  proven: boolean;
+  /** Its native streams, by the session's stream that each carries. */
+  readonly natives: Map<number, NativeStream>;
+  /** Whether a native stream is being opened. */
+  isOpening: boolean;
+  /** What arrived while it is frozen; `null` when it is not. */
+  held: (() => void)[] | null;
+}
+
+/** Whom the links belong to. */
+export interface LinksHost {
+  /** Something came in, or there is room: the machine may have something to say. */
+  work(): void;
+  /** The current link can only be read any more. */
+  failing(loss: Loss): void;
+  /** The current link ended. */
+  lost(loss: Loss): void;
+}
+
+export class Links {
+  readonly #env: Environment;
+  readonly #machine: Machine;
+  readonly #host: LinksHost;
+  #current: Carrier | undefined;
+  #previous: Carrier | undefined;
+
+  constructor(env: Environment, machine: Machine, host: LinksHost) {
+    this.#env = env;
+    this.#machine = machine;
+    this.#host = host;
+  }
+
+  get current(): Carrier | undefined {
+    return this.#current;
+  }
+
+  /** The session goes on over this link. The current one, if there is one, is closed when the first frame has come. */
+  adopt({ transport, link, welcome, adopt }: Win): void {
+    const { now } = this.#env;
+    const machine = this.#machine;
+    this.#forget();
+    this.#previous = this.#current;
+    const carrier: Carrier = {
+      transport,
+      link,
+      since: now(),
+      proven: false,
+      natives: new Map(),
+      isOpening: false,
+      held: null,
+    };
+    this.#current = carrier;
+    adopt({
+      frame: (frame) => this.#receive(carrier, frame),
+      stream: (native) => this.#handlersOf(carrier, native),
+      datagram: (data) => {
+        if (!carrier.held) {
+          this.#receive(carrier, { type: 'datagram', data }, () => machine.handleDatagram(now(), data));
+        }
+      },
+      heard: (bytes) => this.#react(carrier, () => machine.heard(now(), bytes), false),
+      writable: () => this.#react(carrier, () => {}),
+      violation: (close) => this.#react(carrier, () => machine.handleViolation(now(), close)),
+      failing: (loss) => this.#react(carrier, () => this.#host.failing(loss)),
+      lost: (loss) => this.#react(carrier, () => this.#host.lost(loss)),
+    });
+    machine.linkOpened(now(), {
+      nativeDatagram: link.datagrams?.maxSize() ?? 0,
+      nativeStreams: link.streams !== undefined,
+    });
+    machine.handleFrame(now(), { type: 'welcome', welcome });
+    this.#host.work();
+  }
+
+  /** There is no link any more; returns the one that there was. */
+  release(): Carrier | undefined {
+    const carrier = this.#current;
+    this.#forget();
+    this.#current = undefined;
+    return carrier;
+  }
+
+  /** Gives the current link what it takes. */
+  transmit(): void {
+    const machine = this.#machine;
+    const { now } = this.#env;
+    const carrier = this.#current;
+    if (!carrier || carrier.held) {
+      return;
+    }
+    const { link, natives } = carrier;
+    while (machine.hasNativeDatagram && link.datagrams?.room()) {
+      link.datagrams.send(machine.nativeDatagram());
+    }
+    this.#route(carrier);
+    pour(link, (room) => machine.packet(now(), room));
+    for (const [id, native] of natives) {
+      pour(native, (room) => machine.nativePacket(now(), id, room));
+      if (!machine.streams.goesOn(id)) {
+        natives.delete(id);
+        native.finish(machine.streams.isReset(id));
+      }
+    }
+  }
+
+  /** The current link passes nothing for `ms` milliseconds. */
+  freeze(ms: number): void {
+    const carrier = this.#current;
+    if (carrier && !carrier.held) {
+      carrier.held = [];
+      this.#env.timer(ms, () => {
+        const held = carrier.held ?? [];
+        carrier.held = null;
+        for (const work of held) {
+          work();
+        }
+        this.#react(carrier, () => {});
+      });
+    }
+  }
+
+  /** The link before is not needed any more. */
+  #forget(): void {
+    this.#previous?.link.abort();
+    this.#previous = undefined;
+  }
+
+  /** A frame, or a datagram, which the current link hands on in its own way. */
+  #receive(
+    carrier: Carrier,
+    frame: Frame,
+    handle = () => this.#machine.handleFrame(this.#env.now(), frame),
+  ): void {
+    if (carrier.held) {
+      // The bytes of a frame are only valid now.
+      const kept = 'data' in frame ? { ...frame, data: frame.data.slice() } : frame;
+      carrier.held.push(() => this.#receive(carrier, kept));
+    } else if (carrier === this.#previous) {
+      this.#machine.handleLateFrame(this.#env.now(), frame);
+      this.#host.work();
+    } else {
+      this.#react(carrier, () => {
+        this.#forget();
+        handle();
+      });
+    }
+  }
+
+  /** What only the current link may say. */
+  #react(carrier: Carrier, work: () => void, drive = true): void {
+    if (carrier.held) {
+      carrier.held.push(() => this.#react(carrier, work, drive));
+    } else if (carrier === this.#current) {
+      work();
+      if (drive) {
+        this.#host.work();
+      }
+    }
+  }
+
+  // ---- native streams ----
+
+  /** Finds a native stream for each new stream of ours, one after the other. */
+  #route(carrier: Carrier): void {
+    const id = this.#machine.streams.unrouted();
+    if (id !== undefined && !carrier.isOpening) {
+      carrier.isOpening = true;
+      this.#open(carrier, id);
+    }
+  }
+
+  /** Opens a native stream for `id`. When the browser gives none in time, the link stream carries it. */
+  #open(carrier: Carrier, id: number): void {
+    const machine = this.#machine;
+    let waits = true;
+    const answer = (native?: NativeStream) => {
+      cancel();
+      if (waits && carrier === this.#current) {
+        waits = false;
+        carrier.isOpening = false;
+        if (native) {
+          carrier.natives.set(id, native);
+        }
+        machine.streams.route(id, native !== undefined);
+        this.#host.work();
+      } else {
+        native?.finish(true);
+      }
+    };
+    const cancel = this.#env.timer(NATIVE_STREAM_MS, () => answer());
+    const handlers = this.#handlersOf(carrier, undefined, id);
+    carrier.link.streams?.open(handlers).then(answer, () => answer());
+  }
+
+  /** What gets the frames of a native stream: the first one says which stream it carries, unless we opened it. */
+  #handlersOf(carrier: Carrier, native: NativeStream | undefined, id?: number): NativeStreamHandlers {
+    let known = id;
+    const frame = (frame: Frame): void => {
+      if (carrier === this.#previous && !carrier.held) {
+        this.#machine.handleLateFrame(this.#env.now(), frame);
+        this.#host.work();
+        return;
+      }
+      const kept = carrier.held && 'data' in frame ? { ...frame, data: frame.data.slice() } : frame;
+      this.#react(carrier, () => {
+        known = this.#machine.handleNativeFrame(this.#env.now(), known, kept);
+        if (native && known !== undefined) {
+          carrier.natives.set(known, native);
+        }
+      });
+    };
+    return { frame };
+  }
+}
+
+/** Gives `out` packets while it takes them. */
+function pour(out: NativeStream | Link, packet: (room: number) => Uint8Array<ArrayBuffer> | null): void {
+  for (let room = out.room(); room > 0; room = out.room()) {
+    const next = packet(room);
+    if (!next) {
+      return;
+    }
+    out.send(next);
+  }
+}
