@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::messages::{Wish, WishError, error_text};
+use super::ledger::Ledger;
+use super::messages::{Said, WishError, error_text};
 use super::stage::{Audience, Refusal, Seat, Stage};
+use super::upload::{self, UPLOADS_MAX};
 use super::wire::Input;
 use super::world::{Setup, TICK_RATE};
 use crate::{Event, Message, Session, TrySendError};
@@ -60,26 +62,19 @@ impl Arena {
         Self(Arc::new(Shared { arrivals, ended, task }))
     }
 
-    /// Plays one session to its end: from the next tick on it has a ship, and gets one state per tick.
+    /// Plays one session to its end: from the next tick on it has a ship, and gets one state per tick. While it has no link the ship
+    /// stays, and after a moment flies by itself.
     pub async fn play(self, session: Session) {
         let seat = Arc::new(Seat::new(session.clone()));
         self.0.arrivals.lock().push(seat.clone());
         let _leaving = Leaving(&seat);
         let mut ended = self.0.ended.clone();
-        loop {
-            let event = tokio::select! {
-                event = session.recv() => event,
-                // Nothing is ever sent: this resolves when the task is gone.
-                _ = ended.changed() => {
-                    session.close(CLOSE_ARENA_ENDED, "the game has ended");
-                    return;
-                }
-            };
-            let Some(event) = event else { return };
-            if let Err(error) = take(event, &seat) {
-                // Whoever sends nonsense faster than he reads the answers gets fewer answers.
-                let _ = session.try_send(error_text(&error));
-            }
+        let ledger = Ledger::default();
+        tokio::select! {
+            () = listen(&session, &seat, &ledger) => {}
+            () = ledger.tell(&session) => {}
+            // Nothing is ever sent: this resolves when the task is gone.
+            _ = ended.changed() => session.close(CLOSE_ARENA_ENDED, "the game has ended"),
         }
     }
 }
@@ -114,6 +109,10 @@ impl Audience for Session {
         let _ = self.send_datagram(datagram, Some(key));
     }
 
+    fn is_away(&self) -> bool {
+        self.transport().is_none()
+    }
+
     fn turn_away(&self) {
         self.close(CLOSE_ARENA_FULL, "the arena is full; try again later");
     }
@@ -131,19 +130,42 @@ async fn run(mut stage: Stage<Session>, arrivals: Arc<Arrivals>, _alive: watch::
     }
 }
 
-fn take(event: Event, seat: &Seat<Session>) -> Result<(), WishError> {
-    match event {
-        // A datagram that is not an input is ignored: it may be one of a newer page.
-        Event::Datagram(bytes) => {
-            if let Some(input) = Input::decode(&bytes) {
-                seat.steer(input);
+/// Takes what the page sends, until the session has ended.
+async fn listen(session: &Session, seat: &Seat<Session>, ledger: &Ledger) {
+    // They end with the session: what they read and write fails then, and here they are dropped.
+    let mut uploads = JoinSet::new();
+    while let Some(event) = session.recv().await {
+        let taken = match event {
+            // A datagram that is not an input is ignored: it may be one of a newer page.
+            Event::Datagram(bytes) => {
+                if let Some(input) = Input::decode(&bytes) {
+                    seat.steer(input);
+                }
+                Ok(())
             }
-            Ok(())
+            Event::Message(Message::Text(text)) => Said::parse(&text).and_then(|said| match said {
+                Said::Wish(wish) => seat.wish(wish),
+                Said::Count { run, number } => {
+                    ledger.take(run, number);
+                    Ok(())
+                }
+            }),
+            Event::Message(Message::Binary(_)) => Err(WishError::Binary),
+            Event::Stream(stream) => {
+                while uploads.try_join_next().is_some() {}
+                // Dropped, it is stopped, and the page says so.
+                if uploads.len() < UPLOADS_MAX {
+                    uploads.spawn(upload::receive(stream));
+                }
+                Ok(())
+            }
+            #[allow(unreachable_patterns, reason = "events may grow")]
+            _ => Ok(()),
+        };
+        if let Err(error) = taken {
+            // Whoever sends nonsense faster than he reads the answers gets fewer answers.
+            let _ = session.try_send(error_text(&error));
         }
-        Event::Message(Message::Text(text)) => seat.wish(Wish::parse(&text)?),
-        Event::Message(Message::Binary(_)) => Err(WishError::Binary),
-        #[allow(unreachable_patterns, reason = "events may grow")]
-        _ => Ok(()),
     }
 }
 

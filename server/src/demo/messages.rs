@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tally::{NUMBER_MAX, Tally};
 use super::world::ShipId;
 
 /// Longest text message taken from a page, bytes: a chat line in any script, and its JSON.
@@ -11,7 +12,17 @@ const NAME_MAX: usize = 18;
 /// Longest chat line, characters.
 const CHAT_MAX: usize = 160;
 
-/// From a page.
+/// What a page says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Something for the game.
+    Wish(Wish),
+    /// The next of the page's numbered messages. With a new `run` it begins at 1 again: a page does so after a gap, and what it
+    /// had not sent before may still follow.
+    Count { run: u32, number: u64 },
+}
+
+/// What a player wants.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// To be called this.
@@ -31,6 +42,8 @@ pub(super) enum WishError {
     EmptyName,
     #[error("an empty line was not sent")]
     EmptyChat,
+    #[error("messages are numbered from 1 to {NUMBER_MAX}")]
+    Number,
     #[error("binary messages mean nothing here")]
     Binary,
     #[error("too many messages; wait a moment")]
@@ -44,13 +57,14 @@ impl WishError {
             Self::Malformed(_) => "malformed",
             Self::EmptyName => "empty-name",
             Self::EmptyChat => "empty-chat",
+            Self::Number => "number",
             Self::Binary => "binary",
             Self::TooMany => "too-many",
         }
     }
 }
 
-impl Wish {
+impl Said {
     /// Reads one text message. Overlong names and lines are cut, and what cannot be seen is taken out.
     pub(super) fn parse(text: &str) -> Result<Self, WishError> {
         #[derive(Deserialize)]
@@ -58,6 +72,7 @@ impl Wish {
         enum Wire {
             Join { name: String },
             Chat { text: String },
+            Count { run: u32, n: u64 },
         }
         if text.len() > TEXT_MAX {
             return Err(WishError::TooLong);
@@ -65,12 +80,14 @@ impl Wish {
         match serde_json::from_str(text).map_err(|error| WishError::Malformed(error.to_string()))? {
             Wire::Join { name } => match clean(&name, NAME_MAX) {
                 name if name.is_empty() => Err(WishError::EmptyName),
-                name => Ok(Self::Name(name)),
+                name => Ok(Self::Wish(Wish::Name(name))),
             },
             Wire::Chat { text } => match clean(&text, CHAT_MAX) {
                 text if text.is_empty() => Err(WishError::EmptyChat),
-                text => Ok(Self::Chat(text)),
+                text => Ok(Self::Wish(Wish::Chat(text))),
             },
+            Wire::Count { run, n } if (1..=NUMBER_MAX).contains(&n) => Ok(Self::Count { run, number: n }),
+            Wire::Count { .. } => Err(WishError::Number),
         }
     }
 }
@@ -105,6 +122,11 @@ pub(super) enum Notice<'a> {
         top: Vec<Leader<'a>>,
         players: usize,
         bots: usize,
+    },
+    /// The next of the numbered messages to this page, and what has become of the page's own.
+    Count {
+        n: u64,
+        up: &'a Tally,
     },
     Error {
         code: &'a str,
@@ -229,13 +251,13 @@ fn is_deceptive(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn name(raw: &str) -> Result<Wish, WishError> {
-        Wish::parse(&serde_json::json!({ "type": "join", "name": raw }).to_string())
+    fn name(raw: &str) -> Result<Said, WishError> {
+        Said::parse(&serde_json::json!({ "type": "join", "name": raw }).to_string())
     }
 
     #[test]
     fn names_are_cleaned_and_cut() {
-        let named = |text: &str| Ok(Wish::Name(text.to_owned()));
+        let named = |text: &str| Ok(Said::Wish(Wish::Name(text.to_owned())));
         assert_eq!(name("  Ann \n\t Lee "), named("Ann Lee"));
         assert_eq!(name("<b>Ann</b>"), named("<b>Ann</b>"), "the page shows text, not markup");
         assert_eq!(name("\u{202e}live\u{200b}\u{0}"), named("live"));
@@ -255,12 +277,18 @@ mod tests {
             r#"{"type":"join"}"#,
             r#"{"type":"join","name":5}"#,
             r#"{"type":"cheat","name":"Ann"}"#,
+            r#"{"type":"count","run":1,"n":-1}"#,
+            r#"{"type":"count","n":1}"#,
             "\u{0}\u{ffff}",
         ] {
-            assert!(matches!(Wish::parse(text), Err(WishError::Malformed(_))), "{text:?}");
+            assert!(matches!(Said::parse(text), Err(WishError::Malformed(_))), "{text:?}");
         }
-        assert_eq!(Wish::parse(&"[".repeat(TEXT_MAX + 1)), Err(WishError::TooLong));
-        assert!(Wish::parse(&"[".repeat(TEXT_MAX)).is_err(), "deep nesting is bounded by the parser");
+        for n in [0, NUMBER_MAX + 1, u64::MAX] {
+            assert_eq!(Said::parse(&format!(r#"{{"type":"count","run":1,"n":{n}}}"#)), Err(WishError::Number));
+        }
+        assert_eq!(Said::parse(r#"{"type":"count","run":2,"n":7}"#), Ok(Said::Count { run: 2, number: 7 }));
+        assert_eq!(Said::parse(&"[".repeat(TEXT_MAX + 1)), Err(WishError::TooLong));
+        assert!(Said::parse(&"[".repeat(TEXT_MAX)).is_err(), "deep nesting is bounded by the parser");
         assert!(error_text(&WishError::Malformed("\"\n".into())).starts_with(r#"{"type":"error","code":"malformed""#));
     }
 
@@ -268,6 +296,12 @@ mod tests {
     fn notices_look_as_the_page_expects() {
         let line = ChatLine { id: 301, name: "Ann".into(), text: "hi".into() };
         assert_eq!(Notice::Chat(&line).to_text(), r#"{"type":"chat","id":301,"name":"Ann","text":"hi"}"#);
+        let mut up = Tally::default();
+        up.take(2);
+        assert_eq!(
+            Notice::Count { n: 9, up: &up }.to_text(),
+            r#"{"type":"count","n":9,"up":{"received":1,"missing":1,"repeated":0,"outOfOrder":0}}"#
+        );
         let welcome = Notice::Welcome {
             id: 301,
             name: "Ann",

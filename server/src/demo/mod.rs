@@ -6,18 +6,22 @@
 //!
 //! From the inside out: `world` (with `ship`, `motes`, `bots`, `grid`, `rng`) is the game, pure and seedable; `wire` and
 //! `messages` are what travels; `interest` chooses what one player sees; `stage` serves all players in one loop;
-//! `arena` gives it a task and sessions.
+//! `arena` gives it a task and sessions. `ledger` (with `tally`) and `upload` are there to show that a session outlives its links: it counts
+//! reliable messages, and hashes what a page uploads.
 
 mod arena;
 mod assets;
 mod bots;
 mod grid;
 mod interest;
+mod ledger;
 mod messages;
 mod motes;
 mod rng;
 mod ship;
 mod stage;
+mod tally;
+mod upload;
 mod wire;
 mod world;
 

@@ -3,7 +3,7 @@
 //! One call of [`Stage::tick`] serves everybody, and never waits: sessions only fill their mailbox, and whatever cannot
 //! be sent at once is handled here, so that a slow player holds up nobody.
 //! - States and maps are datagrams: the newest wins, there is nothing to wait for.
-//! - The leaderboard is dropped for a player whose buffer is full: the next comes in a second.
+//! - The leaderboard is dropped for a player whose buffer is full, or who has no link now: the next comes in a second.
 //! - Who came, left, and said what, waits for room, [`WAITING_MAX`] notices at most. Beyond that they are forgotten,
 //!   and the player gets a new welcome, which says everything again, as soon as there is room.
 
@@ -42,6 +42,8 @@ pub(super) trait Audience: Send + Sync + 'static {
     fn tell(&self, message: Message) -> Result<(), Refusal>;
     /// Sends a datagram; a newer one of the same key replaces it.
     fn show(&self, datagram: Bytes, key: u64);
+    /// Whether nothing carries the session now: what grows old is not worth keeping for it.
+    fn is_away(&self) -> bool;
     /// Ends the session, because there is no seat.
     fn turn_away(&self);
 }
@@ -262,7 +264,7 @@ impl<A: Audience> Stage<A> {
         let message = Message::from(text);
         for player in &self.players {
             // Whoever has something waiting, or no room, goes without until the next one.
-            if player.waiting.is_empty() && !player.welcome_due {
+            if player.waiting.is_empty() && !player.welcome_due && !player.seat.audience.is_away() {
                 let _ = player.seat.audience.tell(message.clone());
             }
         }

@@ -37,20 +37,27 @@ impl Tally {
             self.received += 1;
             if !hole.is_empty() {
                 self.missing += hole.end - hole.start;
-                if self.holes.len() == HOLES_MAX {
-                    self.holes.remove(0);
-                }
-                self.holes.push(hole);
+                self.remember(hole);
             }
         } else if let Some(at) = self.holes.iter().position(|hole| hole.contains(&number)) {
             let hole = self.holes.remove(at);
-            // Only one more than there were: a late number splits a hole in two at most.
-            self.holes.extend([hole.start..number, number + 1..hole.end].into_iter().filter(|part| !part.is_empty()));
+            for part in [hole.start..number, number + 1..hole.end] {
+                self.remember(part);
+            }
             self.missing -= 1;
             self.out_of_order += 1;
             self.received += 1;
         } else {
             self.repeated += 1;
+        }
+    }
+
+    fn remember(&mut self, hole: Range<u64>) {
+        if !hole.is_empty() {
+            if self.holes.len() == HOLES_MAX {
+                self.holes.remove(0);
+            }
+            self.holes.push(hole);
         }
     }
 }
@@ -85,7 +92,7 @@ mod tests {
         for n in (1..5_000).rev() {
             tally.take(n * 7 + 1);
         }
-        assert!(tally.holes.len() <= HOLES_MAX + 32, "{}", tally.holes.len());
+        assert!(tally.holes.len() <= HOLES_MAX, "{}", tally.holes.len());
         tally.take(NUMBER_MAX);
         assert!(tally.missing > 1 << 52);
     }

@@ -9,6 +9,7 @@ struct Fake(Arc<Mutex<Record>>);
 #[derive(Debug, Default)]
 struct Record {
     full: bool,
+    away: bool,
     turned_away: bool,
     told: Vec<Value>,
     states: Vec<Bytes>,
@@ -33,6 +34,10 @@ impl Audience for Fake {
             KEY_MAP => self.0.lock().maps += 1,
             _ => panic!("unknown key"),
         }
+    }
+
+    fn is_away(&self) -> bool {
+        self.0.lock().away
     }
 
     fn turn_away(&self) {
@@ -136,6 +141,24 @@ fn a_slow_player_misses_leaderboards_and_keeps_the_chat() {
     let told = std::mem::take(&mut slow.0.lock().told);
     let texts: Vec<_> = told.iter().map(|value| value["text"].as_str().unwrap_or("?")).collect();
     assert_eq!(texts, ["one", "two"]);
+}
+
+#[test]
+fn a_player_without_a_link_keeps_ship_and_chat_and_gets_no_old_leaderboards() {
+    let mut hall = Hall::new(4);
+    let (away, _) = hall.arrive();
+    let (_, talker) = hall.arrive();
+    hall.ticks(1);
+    away.0.lock().told.clear();
+    away.0.lock().away = true;
+    talker.wish(chat("anyone?")).expect("room");
+    hall.ticks(90);
+    assert_eq!(hall.stage.players.len(), 2);
+    away.0.lock().away = false;
+    hall.ticks(30);
+    let told = std::mem::take(&mut away.0.lock().told);
+    let kinds: Vec<_> = told.iter().map(|value| value["type"].as_str().unwrap_or("?")).collect();
+    assert_eq!(kinds, ["chat", "leaderboard"]);
 }
 
 #[test]
