@@ -213,12 +213,17 @@ impl Machine {
     /// When [`Machine::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Micros> {
         match &self.phase {
-            Phase::Detached { until, .. } => Some(*until).filter(|until| *until < crate::varint::MAX),
+            Phase::Detached { until, .. } => {
+                let until = Some(*until).filter(|until| *until < crate::varint::MAX);
+                let leaving = self.leaving.at().filter(|_| self.role == Role::Server);
+                until.into_iter().chain(leaving).min()
+            }
             Phase::Closed(_) => None,
             Phase::Opening { deadline } | Phase::Closing { deadline, .. } => Some(*deadline),
             Phase::Open => {
                 let idle = self.heard + self.config.idle_timeout_ms * 1_000;
-                let due = [self.ack_at, self.leaving.timeout()].into_iter().flatten();
+                let leaving = self.leaving.at().filter(|_| self.role == Role::Client);
+                let due = [self.ack_at, leaving].into_iter().flatten();
                 due.chain([idle, self.heartbeat.next_at()]).min()
             }
         }

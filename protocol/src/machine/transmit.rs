@@ -92,7 +92,7 @@ impl Machine {
         if let Some(id) = self.heartbeat.take_ping(now) {
             Frame::Ping { id }.encode(packet.small());
         }
-        if let Some(delay_ms) = self.take_goaway() {
+        if let Some(delay_ms) = self.take_goaway(now) {
             Frame::GoAway { delay_ms }.encode(packet.small());
         }
         if let Some(count) = self.credit.take_due() {

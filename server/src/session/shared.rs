@@ -184,7 +184,7 @@ impl Shared {
     pub(crate) fn go_away(&self, delay_ms: u64, close: &Close) {
         let mut core = self.lock();
         if core.machine.is_established() {
-            core.machine.go_away(delay_ms);
+            core.machine.go_away(now(), delay_ms);
         } else {
             core.machine.close(now(), close.clone());
         }
