@@ -54,6 +54,8 @@ export const EXCUSED_MS = 10_000;
 export const CLIMB_GAP_MS = 10_000;
 /** Moves that `explain()` remembers. */
 export const MAX_MOVES = 16;
+/** What a frozen link holds until it takes nothing more. */
+export const FROZEN_PACKETS = 64;
 /** How long a browser may take to give a native stream before the link stream carries it. */
 export const NATIVE_STREAM_MS = 1_000;
 /** Attempts that `explain()` remembers. */

@@ -3,8 +3,9 @@
 
 import type { Environment } from './environment.js';
 import type { Win } from './ladder.js';
-import { NATIVE_STREAM_MS } from './limits.js';
+import { FROZEN_PACKETS, NATIVE_STREAM_MS } from './limits.js';
 import type { Frame } from './protocol/frames.js';
+import { STREAM_CHUNK } from './protocol/limits.js';
 import type { Machine } from './protocol/machine.js';
 import type { Link, Loss, NativeStream, NativeStreamHandlers, Transport } from './transport/link.js';
 
@@ -20,8 +21,8 @@ export interface Carrier {
   readonly natives: Map<number, NativeStream>;
   /** Whether a native stream is being opened. */
   isOpening: boolean;
-  /** What arrived while it is frozen; `null` when it is not. */
-  held: (() => void)[] | null;
+  /** What came and went while it is frozen; `null` when it is not. */
+  held: { readonly packets: Uint8Array<ArrayBuffer>[]; readonly events: (() => void)[] } | null;
 }
 
 /** Whom the links belong to. */
@@ -102,10 +103,17 @@ export class Links {
     const machine = this.#machine;
     const { now } = this.#env;
     const carrier = this.#current;
-    if (!carrier || carrier.held) {
+    if (!carrier) {
       return;
     }
-    const { link, natives } = carrier;
+    const { link, natives, held } = carrier;
+    if (held) {
+      // A black hole takes what a buffer takes.
+      const { packets } = held;
+      const room = () => (packets.length < FROZEN_PACKETS ? STREAM_CHUNK : 0);
+      pour({ room, send: (packet) => packets.push(packet) }, (max) => machine.packet(now(), max));
+      return;
+    }
     while (machine.hasNativeDatagram && link.datagrams?.room()) {
       link.datagrams.send(machine.nativeDatagram());
     }
@@ -124,12 +132,15 @@ export class Links {
   freeze(ms: number): void {
     const carrier = this.#current;
     if (carrier && !carrier.held) {
-      carrier.held = [];
+      carrier.held = { packets: [], events: [] };
       this.#env.timer(ms, () => {
-        const held = carrier.held ?? [];
+        const { packets = [], events = [] } = carrier.held ?? {};
         carrier.held = null;
-        for (const work of held) {
-          work();
+        for (const packet of packets) {
+          carrier.link.send(packet);
+        }
+        for (const event of events) {
+          event();
         }
         this.#react(carrier, () => {});
       });
@@ -151,7 +162,7 @@ export class Links {
     if (carrier.held) {
       // The bytes of a frame are only valid now.
       const kept = 'data' in frame ? { ...frame, data: frame.data.slice() } : frame;
-      carrier.held.push(() => this.#receive(carrier, kept));
+      carrier.held.events.push(() => this.#receive(carrier, kept));
     } else if (carrier === this.#previous) {
       this.#machine.handleLateFrame(this.#env.now(), frame);
       this.#host.work();
@@ -166,7 +177,7 @@ export class Links {
   /** What only the current link may say. */
   #react(carrier: Carrier, work: () => void, drive = true): void {
     if (carrier.held) {
-      carrier.held.push(() => this.#react(carrier, work, drive));
+      carrier.held.events.push(() => this.#react(carrier, work, drive));
     } else if (carrier === this.#current) {
       work();
       if (drive) {
@@ -231,7 +242,10 @@ export class Links {
 }
 
 /** Gives `out` packets while it takes them. */
-function pour(out: NativeStream | Link, packet: (room: number) => Uint8Array<ArrayBuffer> | null): void {
+function pour(
+  out: { room(): number; send(packet: Uint8Array<ArrayBuffer>): unknown },
+  packet: (room: number) => Uint8Array<ArrayBuffer> | null,
+): void {
   for (let room = out.room(); room > 0; room = out.room()) {
     const next = packet(room);
     if (!next) {

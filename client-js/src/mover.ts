@@ -36,6 +36,8 @@ export interface MoverHost {
   readonly isEnding: boolean;
   /** The session goes on over this link. */
   take(win: Win, reason: string): void;
+  /** The machine may have something to say. */
+  work(): void;
   /** There is no link, and none could be opened. */
   defeated(defeat: Defeat, error?: ThroughlineError): void;
 }
@@ -311,6 +313,7 @@ export class Mover {
       this.#seeking = undefined;
       race.cancel();
       this.#machine.probe(this.#env.now(), PROBE_MS);
+      this.#host.work();
     } else {
       this.#memory.failed(transport, 'the server behind it does not know the session');
       this.#planClimb();

@@ -304,6 +304,7 @@ export class Session {
         this.#linkCount++;
         this.#links.adopt(win);
       },
+      work: () => this.#work(),
       defeated: (defeat, error) => this.#defeated(defeat, error),
     };
   }
