@@ -5,7 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::{FrameText, MessageText, Raw, code, encoded, folder, read};
 use serde::Deserialize;
-use throughline_protocol::{Close, Config, Decoder, Event, Frame, FrameError, Machine, Message, ResumeKey, SessionId};
+use throughline_protocol::{Close, Config, Decoder, Event, Frame, FrameError, LinkTraits, Machine, Message, ResumeKey, SessionId};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,7 +152,7 @@ fn what_is_no_frame_is_refused_with_the_code_that_the_vectors_say() {
 fn receive(pieces: &[Bytes], max_message_bytes: usize) -> (Vec<Message>, Option<Close>) {
     let config = Config { max_message_bytes, receive_window_bytes: 1 << 30, ..Config::default() };
     let mut machine = Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16]));
-    machine.link_opened(0, None, None);
+    machine.link_opened(0, LinkTraits::default());
     while machine.poll_transmit(0, 65_536).is_some() {}
     let mut offset = 0;
     for piece in pieces {
@@ -170,7 +170,7 @@ fn receive(pieces: &[Bytes], max_message_bytes: usize) -> (Vec<Message>, Option<
 fn send(messages: &[Message]) -> Bytes {
     let config = Config { send_buffer_bytes: 1 << 30, ..Config::default() };
     let mut machine = Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16]));
-    machine.link_opened(0, None, None);
+    machine.link_opened(0, LinkTraits::default());
     machine.handle_frame(0, Frame::Ack { stream: 0, received: 0, limit: 1 << 30 });
     for message in messages {
         machine.send(message.clone()).expect("there is room");

@@ -108,6 +108,8 @@ pub(crate) enum FrameText {
         max_message: u64,
         received: u64,
         limit: u64,
+        streams: u64,
+        window: u64,
     },
     Close {
         code: u32,
@@ -134,6 +136,28 @@ pub(crate) enum FrameText {
         id: u64,
         time: u64,
     },
+    End {
+        stream: u64,
+        size: u64,
+    },
+    Reset {
+        stream: u64,
+        code: u32,
+    },
+    Stop {
+        stream: u64,
+        code: u32,
+    },
+    Streams {
+        limit: u64,
+    },
+    Taken {
+        count: u64,
+    },
+    #[serde(rename = "GOAWAY")]
+    GoAway {
+        delay: u64,
+    },
 }
 
 impl FrameText {
@@ -151,6 +175,8 @@ impl FrameText {
                 max_message,
                 received,
                 limit,
+                streams,
+                window,
             } => Frame::Welcome(Welcome {
                 version,
                 session: SessionId(session.sixteen()),
@@ -163,6 +189,8 @@ impl FrameText {
                 max_message,
                 received,
                 limit,
+                streams,
+                window_ms: window,
             }),
             Self::Close { code, origin, reason } => {
                 Frame::Close(Close { code, origin: origin.into(), reason: reason.unwrap_or_default() })
@@ -172,6 +200,12 @@ impl FrameText {
             Self::Datagram { data } => Frame::Datagram(data.bytes()),
             Self::Ping { id } => Frame::Ping { id },
             Self::Pong { id, time } => Frame::Pong { id, time_us: time },
+            Self::End { stream, size } => Frame::End { stream, size },
+            Self::Reset { stream, code } => Frame::Reset { stream, code },
+            Self::Stop { stream, code } => Frame::Stop { stream, code },
+            Self::Streams { limit } => Frame::Streams { limit },
+            Self::Taken { count } => Frame::Taken { count },
+            Self::GoAway { delay } => Frame::GoAway { delay_ms: delay },
         }
     }
 
