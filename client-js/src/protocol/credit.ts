@@ -3,7 +3,7 @@
 
 import { ProtocolError } from './close.js';
 import { TAKEN, writeFields } from './frames.js';
-import { MAX_DATAGRAMS_UNDER_WAY, MIN_DATAGRAMS_UNDER_WAY, RATE_MS } from './limits.js';
+import { MAX_DATAGRAMS_UNDER_WAY, MIN_DATAGRAMS_UNDER_WAY, PATIENCE_MS, RATE_MS } from './limits.js';
 import type { Writer } from './varint.js';
 
 /** Both directions. The rate outlives the links. */
@@ -14,31 +14,40 @@ export class DatagramCredit {
   /** DATAGRAM frames of the server that were taken here, and what was said of it. */
   #ours = 0;
   #said = 0;
-  /** Datagrams per millisecond that the application sends, and those counted since `#since`. */
-  #rate = 0;
-  #counted = 0;
+  /** Datagrams per millisecond that the application sends, and that the server takes. */
+  #offeredRate = 0;
+  #takenRate = 0;
+  /** Those that the application has sent since `#since`, and what `#taken` was then. */
+  #offered = 0;
+  #takenThen = 0;
   #since = 0;
 
   linkOpened(): void {
-    this.#sent = this.#taken = this.#ours = this.#said = 0;
+    this.#sent = this.#taken = this.#ours = this.#said = this.#takenThen = this.#takenRate = 0;
   }
 
   /** The application has given a datagram to send. */
   offered(): void {
-    this.#counted++;
+    this.#offered++;
   }
 
   /** Whether another frame may go now, on a path of this least round-trip time. */
   allows(now: number, minRttMs: number): boolean {
     const elapsed = now - this.#since;
     if (elapsed >= RATE_MS) {
-      const newest = this.#counted / elapsed;
-      // A pause is no rate; a higher one counts at once.
-      this.#rate = elapsed > 8 * RATE_MS ? newest : Math.max(newest, (this.#rate + newest) / 2);
+      const measured = (count: number, before: number) => {
+        const newest = count / elapsed;
+        // A pause is no rate; a higher one counts at once.
+        return elapsed > 8 * RATE_MS ? newest : Math.max(newest, (before + newest) / 2);
+      };
+      this.#offeredRate = measured(this.#offered, this.#offeredRate);
+      this.#takenRate = measured(this.#taken - this.#takenThen, this.#takenRate);
       this.#since = now;
-      this.#counted = 0;
+      this.#offered = 0;
+      this.#takenThen = this.#taken;
     }
-    const onThePath = Math.ceil(this.#rate * minRttMs) + MIN_DATAGRAMS_UNDER_WAY;
+    const rates = Math.max(this.#offeredRate * minRttMs, this.#takenRate * (minRttMs + PATIENCE_MS));
+    const onThePath = Math.ceil(rates) + MIN_DATAGRAMS_UNDER_WAY;
     return this.#sent - this.#taken < Math.min(onThePath, MAX_DATAGRAMS_UNDER_WAY);
   }
 

@@ -42,3 +42,5 @@ export const MIN_DATAGRAMS_UNDER_WAY = 2;
 export const MAX_DATAGRAMS_UNDER_WAY = 256;
 /** How long datagrams are counted before their rate is known anew, in milliseconds. */
 export const RATE_MS = 250;
+/** How much longer than the path itself a datagram and its TAKEN may be on their way: what readers and POSTs take. */
+export const PATIENCE_MS = 50;

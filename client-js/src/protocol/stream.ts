@@ -71,7 +71,7 @@ export class StreamSender {
     if (length <= 0) {
       return false;
     }
-    this.announce(out, length);
+    writeStreamHeader(out, this.#stream, this.#next, length);
     const end = this.#next + length;
     while (this.#cursor && this.#next < end) {
       const { at, bytes, next } = this.#cursor;
@@ -86,9 +86,9 @@ export class StreamSender {
     return true;
   }
 
-  /** Writes a STREAM frame without its `length` bytes of data. */
-  announce(out: Writer, length = 0): void {
-    writeStreamHeader(out, this.#stream, this.#next, length);
+  /** Writes a STREAM frame without data. What the peer is known to have received is no gap, also of a half that was given up. */
+  announce(out: Writer): void {
+    writeStreamHeader(out, this.#stream, this.#acked, 0);
   }
 
   /** Takes note of an ACK; lower values than known are ignored. Throws ProtocolError. */
@@ -120,7 +120,7 @@ export class StreamSender {
   /** Drops what was not acknowledged: nobody wants it any more. */
   abandon(): void {
     this.#first = this.#last = this.#cursor = null;
-    this.#acked = this.#next = this.#end = this.#sent;
+    this.#next = this.#end = this.#acked;
   }
 
   /** Sends the rest of a message that has begun, and nothing after it; with `false`, as before. */
