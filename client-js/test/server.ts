@@ -10,6 +10,8 @@ import {
   DONE,
   type Frame,
   PONG,
+  STREAMS,
+  TAKEN,
   type Welcome,
   writeClose,
   writeDatagram,
@@ -49,6 +51,10 @@ export class Server {
   readonly conditions: Record<Transport, Condition>;
   readonly links: ServerLink[] = [];
   readonly kinds: TransportKind[];
+  /** Whether it reads, and echoes, what comes on streams. */
+  reads = true;
+  /** Whether links over webtransport give native streams. */
+  givesStreams = true;
   /** What WELCOME says. */
   welcome: Partial<Welcome> = {};
 
@@ -105,8 +111,9 @@ export class ServerLink implements Link {
   session: ServerSession | undefined;
   number = 0;
   readonly streams?: { open(handlers: NativeStreamHandlers): Promise<NativeStream> };
-  /** Frames that arrived from the client. */
+  /** Frames that arrived from the client, and how many of them on native streams. */
   readonly received: Frame[] = [];
+  natively = 0;
 
   constructor(
     readonly server: Server,
@@ -115,7 +122,10 @@ export class ServerLink implements Link {
     readonly handlers: LinkHandlers,
   ) {
     if (transport === 'webtransport') {
-      this.streams = { open: (native) => Promise.resolve(this.#native(native)) };
+      this.streams = {
+        open: (native) =>
+          server.givesStreams ? Promise.resolve(this.#native(native)) : new Promise(() => {}),
+      };
     }
     const condition = this.#condition;
     if (condition.opening === 'works') {
@@ -203,6 +213,7 @@ export class ServerLink implements Link {
     );
     this.travel(() => {
       this.received.push(...frames);
+      this.natively += native ? frames.length : 0;
       for (const frame of frames) {
         this.session?.receive(this, frame, native);
       }
@@ -316,7 +327,7 @@ export class ServerSession {
         this.current?.say(out);
         break;
       case 'datagram':
-        writeFields(out, 12, ++this.#taken);
+        writeFields(out, TAKEN, ++this.#taken);
         this.current?.say(out);
         break;
       case 'stream':
@@ -369,6 +380,18 @@ export class ServerSession {
     this.#work();
   }
 
+  /** The client may have `limit` streams in all. */
+  allow(limit: number): void {
+    const out = new Writer();
+    writeFields(out, STREAMS, limit);
+    this.current?.say(out);
+  }
+
+  /** Bytes of a stream that the client has not acknowledged. */
+  unread(id: number): number {
+    return this.#stream(id).sending.sender.buffered - this.#stream(id).sending.sender.unsent;
+  }
+
   /** Gives up what it writes on a stream, and reads no more. */
   refuse(id: number, code: number): void {
     const { sending, receiving } = this.#stream(id);
@@ -384,7 +407,7 @@ export class ServerSession {
       return;
     }
     const out = new Writer();
-    if (this.receiver.hasNews || this.receiver.isDue) {
+    if (isNews(this.receiver)) {
       writeFields(out, ACK, 0, ...this.receiver.say());
     }
     while (this.#sender.write(out, STREAM_CHUNK)) {
@@ -399,7 +422,11 @@ export class ServerSession {
   #workOn(link: ServerLink, id: number, { sending, receiving, native }: ServerStream): void {
     try {
       // The echo.
-      for (let got = receiving.read(); got !== 'nothing'; got = receiving.read()) {
+      for (
+        let got = this.server.reads ? receiving.read() : 'nothing';
+        got !== 'nothing';
+        got = receiving.read()
+      ) {
         if (got === 'end') {
           sending.finish();
           break;
@@ -415,7 +442,7 @@ export class ServerSession {
     if (receiving.isDoneDue) {
       receiving.isDoneDue = false;
       writeFields(control, ACK, id, DONE, 0);
-    } else if (receiving.wantsAck && (receiving.receiver.hasNews || receiving.receiver.isDue)) {
+    } else if (receiving.wantsAck && isNews(receiving.receiver)) {
       writeFields(control, ACK, id, ...receiving.receiver.say());
     }
     sending.writeReset(control);
@@ -428,4 +455,9 @@ export class ServerSession {
     sending.writeEnd(data);
     link.say(data, native ?? undefined);
   }
+}
+
+/** Whether an ACK says anything new. */
+function isNews({ hasNews, isDue, isUrgent }: StreamReceiver): boolean {
+  return hasNews || isDue || isUrgent;
 }
