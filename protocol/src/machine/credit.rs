@@ -3,8 +3,12 @@
 use super::Micros;
 use crate::limits::{MAX_DATAGRAMS_UNDER_WAY, MIN_DATAGRAMS_UNDER_WAY};
 
-/// How long datagrams are counted before their rate is known anew, in microseconds.
+/// How long datagrams are counted before their rates are known anew, in microseconds.
 const MEASURE_US: Micros = 250_000;
+
+/// How much longer than the path itself a datagram and its TAKEN may be on their way, in microseconds: what readers, POSTs and held polls take. That many
+/// are let go as the peer takes in this time, so that who takes them slowly does not get old ones.
+const PATIENCE_US: u64 = 50_000;
 
 /// Both directions of one link; the rate outlives the links.
 #[derive(Debug, Default)]
@@ -15,32 +19,42 @@ pub(super) struct Credit {
     /// DATAGRAM frames of the peer that were taken here, and what we have said of it.
     ours: u64,
     said: u64,
-    /// Datagrams per second that the application sends, and those counted since `since`.
-    rate: f64,
-    counted: u64,
+    /// Datagrams per second that the application sends, and that the peer takes.
+    offered_rate: f64,
+    taken_rate: f64,
+    /// Those that the application has sent since `since`, and what `taken` was then.
+    offered: u64,
+    taken_then: u64,
     since: Micros,
 }
 
 impl Credit {
     pub(super) fn link_changed(&mut self) {
         (self.sent, self.taken, self.ours, self.said) = (0, 0, 0, 0);
+        (self.taken_then, self.taken_rate) = (0, 0.0);
     }
 
     /// The application has given a datagram to send.
     pub(super) fn offered(&mut self) {
-        self.counted += 1;
+        self.offered += 1;
     }
 
     /// Whether another frame may go now, on a path of this least round-trip time.
     pub(super) fn allows(&mut self, now: Micros, min_rtt_us: u64) -> bool {
         let elapsed = now.saturating_sub(self.since);
         if elapsed >= MEASURE_US {
-            let newest = self.counted as f64 * 1e6 / elapsed as f64;
-            // A pause is no rate; a new one counts at once when it is higher.
-            self.rate = if elapsed > 8 * MEASURE_US { newest } else { newest.max((self.rate + newest) / 2.0) };
-            (self.since, self.counted) = (now, 0);
+            let measured = |count: u64, before: f64| {
+                let newest = count as f64 * 1e6 / elapsed as f64;
+                // A pause is no rate; a new one counts at once when it is higher.
+                if elapsed > 8 * MEASURE_US { newest } else { newest.max((before + newest) / 2.0) }
+            };
+            self.offered_rate = measured(self.offered, self.offered_rate);
+            self.taken_rate = measured(self.taken - self.taken_then, self.taken_rate);
+            (self.since, self.offered, self.taken_then) = (now, 0, self.taken);
         }
-        let on_the_path = (self.rate * min_rtt_us as f64 / 1e6).ceil() as u64;
+        let on_the_path = self.offered_rate * min_rtt_us as f64 / 1e6;
+        let patiently = self.taken_rate * (min_rtt_us + PATIENCE_US) as f64 / 1e6;
+        let on_the_path = on_the_path.max(patiently).ceil() as u64;
         self.sent - self.taken < (on_the_path + MIN_DATAGRAMS_UNDER_WAY).min(MAX_DATAGRAMS_UNDER_WAY)
     }
 
@@ -79,14 +93,14 @@ impl Credit {
 mod tests {
     use super::*;
 
-    /// Sends what is allowed, in steps of 33 ms, to a peer that takes each a round trip later. How many went out per second.
-    fn rate_over(rtt_us: u64) -> f64 {
+    /// Sends what is allowed, in steps of 33 ms, to a peer that takes each `loop_us` later. How many went out per second.
+    fn rate_over(rtt_us: u64, loop_us: u64) -> f64 {
         let mut credit = Credit::default();
         let (mut sent, mut under_way) = (0u64, std::collections::VecDeque::new());
         for tick in 0..300u64 {
             let now = tick * 33_333;
             credit.offered();
-            while under_way.front().is_some_and(|at| at + rtt_us <= now) {
+            while under_way.front().is_some_and(|at| at + loop_us <= now) {
                 under_way.pop_front();
                 sent += 1;
                 assert!(credit.peer_took(sent));
@@ -102,9 +116,40 @@ mod tests {
     #[test]
     fn a_long_path_keeps_its_rate() {
         for rtt_ms in [1, 50, 200, 600] {
-            let rate = rate_over(rtt_ms * 1_000);
+            let rate = rate_over(rtt_ms * 1_000, rtt_ms * 1_000);
             assert!(rate > 28.0, "{rate} per second at {rtt_ms} ms");
         }
+    }
+
+    #[test]
+    fn a_reader_with_a_delay_of_its_own_keeps_its_rate() {
+        // A POST for each TAKEN, one at a time, takes longer than the path: its reader got a part of the datagrams of every tick.
+        let rate = rate_over(5_000, 80_000);
+        assert!(rate > 28.0, "{rate} per second");
+    }
+
+    #[test]
+    fn a_slow_reader_gets_fresh_ones() {
+        // Ten per second are taken, thirty offered.
+        let mut credit = Credit::default();
+        let (mut under_way, mut taken, mut ages) = (std::collections::VecDeque::new(), 0, Vec::new());
+        for tick in 0..300u64 {
+            let now = tick * 33_333;
+            credit.offered();
+            if tick % 3 == 0
+                && let Some(sent_at) = under_way.pop_front()
+            {
+                ages.push(now - sent_at);
+                taken += 1;
+                assert!(credit.peer_took(taken));
+            }
+            while credit.allows(now, 20_000) {
+                credit.sent();
+                under_way.push_back(now);
+            }
+        }
+        ages.sort_unstable();
+        assert!(ages[ages.len() / 2] < 400_000, "{} µs", ages[ages.len() / 2]);
     }
 
     #[test]
