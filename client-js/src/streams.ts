@@ -64,6 +64,8 @@ export class Streams {
       halves.delete(half);
       if (halves.size === 0) {
         this.#halves.delete(id);
+        // Until then the machine keeps what the application may not know: that the server has stopped it.
+        this.#machine.streams.release(id);
       }
     };
     const reader = new Reader(this.#machine, id, this.#wake, over);
