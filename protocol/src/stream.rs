@@ -85,11 +85,12 @@ impl Sender {
         self.sent == self.end
     }
 
-    /// Drops everything that was not acknowledged: it is not wanted any more.
+    /// Drops everything that was not acknowledged: it is not wanted any more. What the peer is known to have received stays the
+    /// place from which a further link goes on: anything above it may be a gap to the peer.
     pub(crate) fn abandon(&mut self) {
         self.chunks = VecDeque::new();
         (self.cursor, self.front) = ((0, 0), 0);
-        (self.acked, self.next, self.end) = (self.sent, self.sent, self.sent);
+        (self.next, self.end) = (self.acked, self.acked);
     }
 
     /// The next byte to send on the current link.

@@ -5,10 +5,11 @@ mod common;
 use bytes::Bytes;
 use common::{FrameText, MessageText, Raw, Side, code, folder, one_of_three, read};
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeSet;
 use throughline_protocol::limits::STREAM_CHUNK;
 use throughline_protocol::{
-    Close, Config, Datagram, Decoder, Event, Frame, Machine, Origin, ResumeKey, SendDatagramError, SessionId,
-    TrySendError,
+    Candidate, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, OpenStreamError, Origin, Packet,
+    Refused, ResumeKey, SendDatagramError, SessionId, StreamError, StreamRead, TrySendError,
 };
 
 #[derive(Deserialize)]
@@ -46,11 +47,21 @@ struct ConfigText {
     max_message_bytes: Option<usize>,
     send_buffer_bytes: Option<u64>,
     receive_window_bytes: Option<u64>,
+    resume_window_ms: Option<u64>,
+    max_streams: Option<u64>,
+    stream_window_bytes: Option<u64>,
+    stream_buffer_bytes: Option<u64>,
+    session_stream_bytes: Option<u64>,
 }
 
 impl ConfigText {
     fn config(&self) -> Config {
         Config {
+            resume_window_ms: self.resume_window_ms.unwrap_or(120_000),
+            max_streams: self.max_streams.unwrap_or(100),
+            stream_window_bytes: self.stream_window_bytes.unwrap_or(262_144),
+            stream_buffer_bytes: self.stream_buffer_bytes.unwrap_or(262_144),
+            session_stream_bytes: self.session_stream_bytes.unwrap_or(1_048_576),
             heartbeat_ms: self.heartbeat_ms.unwrap_or(10_000),
             idle_timeout_ms: self.idle_timeout_ms.unwrap_or(30_000),
             open_timeout_ms: self.open_timeout_ms.unwrap_or(10_000),
@@ -71,6 +82,10 @@ struct Step {
 
     link_opened: Option<LinkOpened>,
     frame: Option<FrameText>,
+    /// On which link the frame arrives; the newest when left out.
+    on: Option<u64>,
+    #[serde(default)]
+    natively: bool,
     datagram: Option<Raw>,
     timeout: Option<bool>,
     send: Option<MessageText>,
@@ -80,14 +95,30 @@ struct Step {
     violation: Option<Violation>,
     link_lost: Option<Lost>,
     link_closed: Option<LinkClosed>,
+    open_stream: Option<bool>,
+    write: Option<WriteText>,
+    finish: Option<u64>,
+    reset: Option<CodeText>,
+    read: Option<u64>,
+    stop: Option<CodeText>,
+    release: Option<u64>,
+    go_away: Option<u64>,
 
     #[serde(default)]
     sent: Vec<FrameText>,
     #[serde(default)]
+    sent_natively: Vec<FrameText>,
+    #[serde(default)]
     datagrams: Vec<Raw>,
     #[serde(default)]
     events: Vec<EventText>,
-    refused: Option<Refused>,
+    refused: Option<RefusedText>,
+    code: Option<u32>,
+    stream: Option<u64>,
+    written: Option<usize>,
+    data: Option<Raw>,
+    #[serde(default)]
+    ended: bool,
     #[serde(default, deserialize_with = "present")]
     next_timeout: Option<Option<u64>>,
     #[serde(default)]
@@ -103,6 +134,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u
 #[serde(deny_unknown_fields)]
 struct LinkOpened {
     native_datagrams: Option<usize>,
+    #[serde(default)]
+    native_streams: bool,
     received: Option<u64>,
 }
 
@@ -111,6 +144,20 @@ struct LinkOpened {
 struct SendDatagram {
     data: Raw,
     key: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WriteText {
+    stream: u64,
+    data: Raw,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CodeText {
+    stream: u64,
+    code: u32,
 }
 
 #[derive(Deserialize)]
@@ -153,10 +200,15 @@ struct LinkClosed {
 
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Refused {
+enum RefusedText {
     Full,
     Closed,
     TooLarge,
+    Late,
+    Left,
+    Ended,
+    Reset,
+    Stopped,
 }
 
 #[derive(Debug, Deserialize)]
@@ -165,6 +217,7 @@ enum EventText {
     Opened,
     Message { text: Option<String>, text_bytes: Option<Raw>, binary: Option<Raw> },
     Datagram { data: Raw },
+    Stream { stream: u64 },
     Closed { code: u32, origin: Side, reason: Option<String> },
 }
 
@@ -176,6 +229,7 @@ impl EventText {
                 one_of_three(text, text_bytes, binary) == *message
             }
             (Self::Datagram { data }, Event::Datagram(payload)) => data.bytes() == *payload,
+            (Self::Stream { stream }, Event::Stream(id)) => stream == id,
             (Self::Closed { code, origin, reason }, Event::Closed(close)) => {
                 *code == close.code
                     && Origin::from(*origin) == close.origin
@@ -244,12 +298,20 @@ fn machines_do_what_the_scenarios_say() {
 
 fn run(name: &str, scenario: &Scenario) {
     let config = scenario.config.config();
-    let mut machine = match (&scenario.role, &scenario.session, &scenario.key) {
+    let machine = match (&scenario.role, &scenario.session, &scenario.key) {
         (RoleText::Server, Some(session), Some(key)) => {
             Machine::server(config, SessionId(session.sixteen()), ResumeKey(key.sixteen()))
         }
         (RoleText::Client, None, None) => Machine::client(config),
         _ => panic!("{name}: a server has a session and a key, a client has neither"),
+    };
+    let mut runner = Runner {
+        is_server: matches!(scenario.role, RoleText::Server),
+        machine,
+        links: 0,
+        candidates: Vec::new(),
+        traits: LinkTraits::default(),
+        native: BTreeSet::new(),
     };
     let mut before = 0;
     for (index, step) in scenario.steps.iter().enumerate() {
@@ -257,15 +319,19 @@ fn run(name: &str, scenario: &Scenario) {
         let place = format!("{name}, step {index}{why}");
         assert!(step.at >= before, "{place}: time goes back");
         before = step.at;
-        apply(&mut machine, step, &place);
-        let (sent, datagrams) =
-            if step.busy { (vec![], vec![]) } else { drain(&mut machine, step.at, scenario.max_packet, &place) };
+        let mut sent = runner.apply(step, &place);
+        let mut natively = Vec::new();
+        let mut datagrams = Vec::new();
+        if !step.busy {
+            runner.drain(step.at, scenario.max_packet, &mut sent, &mut natively, &mut datagrams, &place);
+        }
         assert_sent(sent, &step.sent, &place);
+        assert_sent(natively, &step.sent_natively, &place);
         assert_eq!(datagrams, step.datagrams.iter().map(Raw::bytes).collect::<Vec<_>>(), "{place}: native datagrams");
         if let Some(next_timeout) = step.next_timeout {
-            assert_eq!(machine.poll_timeout(), next_timeout, "{place}: next_timeout");
+            assert_eq!(runner.machine.poll_timeout(), next_timeout, "{place}: next_timeout");
         }
-        step.state.check(&machine, step.at, &place);
+        step.state.check(&runner.machine, step.at, &place);
     }
 }
 
@@ -292,72 +358,250 @@ fn assert_sent(sent: Vec<Frame>, expected: &[FrameText], place: &str) {
     );
 }
 
-/// The step's one input.
-fn apply(machine: &mut Machine, step: &Step, place: &str) {
-    let now = step.at;
-    let mut inputs = 0;
-    let mut refused = None;
-    if let Some(opened) = &step.link_opened {
-        inputs += 1;
-        machine.link_opened(now, opened.native_datagrams, opened.received);
+/// A machine and its links.
+struct Runner {
+    is_server: bool,
+    machine: Machine,
+    /// How many were opened.
+    links: u64,
+    candidates: Vec<(Candidate, LinkTraits)>,
+    /// Of the current link.
+    traits: LinkTraits,
+    /// Streams that have been on a native one.
+    native: BTreeSet<u64>,
+}
+
+impl Runner {
+    /// The step's one input. Returns the frames that are answered on a candidate.
+    fn apply(&mut self, step: &Step, place: &str) -> Vec<Frame> {
+        let now = step.at;
+        let mut inputs = 0;
+        let mut refused = None;
+        let mut sent = Vec::new();
+        let mut events = Vec::new();
+        let (mut data, mut ended, mut error_code) = (Vec::new(), false, None);
+        let machine = &mut self.machine;
+        if let Some(opened) = &step.link_opened {
+            inputs += 1;
+            let traits =
+                LinkTraits { native_datagrams: opened.native_datagrams, native_streams: opened.native_streams };
+            self.links += 1;
+            if let Some(received) = opened.received {
+                match machine.offer(now, received) {
+                    Ok(candidate) => {
+                        assert_eq!(candidate.link, self.links, "{place}: the number of the link");
+                        sent.extend(frames(candidate.welcome.clone(), place));
+                        self.candidates.push((candidate, traits));
+                    }
+                    Err(close) => {
+                        self.links -= 1;
+                        sent.push(Frame::Close(close));
+                    }
+                }
+            } else {
+                self.traits = traits;
+                machine.link_opened(now, traits);
+            }
+        }
+        if let Some(frame) = &step.frame {
+            inputs += 1;
+            (refused, sent) = self.arrives(now, step.on.unwrap_or(self.links), step.natively, frame.frame());
+        }
+        let machine = &mut self.machine;
+        if let Some(payload) = &step.datagram {
+            inputs += 1;
+            machine.handle_datagram(now, payload.bytes());
+        }
+        if let Some(timeout) = step.timeout {
+            inputs += 1;
+            assert!(timeout, "{place}: a timeout is true");
+            machine.handle_timeout(now);
+        }
+        if let Some(message) = &step.send {
+            inputs += 1;
+            refused = machine.send(message.message()).err().map(|error| match error {
+                TrySendError::Full => RefusedText::Full,
+                TrySendError::Closed(_) => RefusedText::Closed,
+                TrySendError::TooLarge { .. } => RefusedText::TooLarge,
+            });
+        }
+        if let Some(SendDatagram { data, key }) = &step.send_datagram {
+            inputs += 1;
+            refused = machine.send_datagram(Datagram::from(data.bytes()), *key).err().map(|error| match error {
+                SendDatagramError::Closed(_) => RefusedText::Closed,
+                SendDatagramError::TooLarge(_) => RefusedText::TooLarge,
+            });
+        }
+        if let Some(count) = step.take {
+            inputs += 1;
+            events.extend(std::iter::from_fn(|| machine.poll_event()).take(count));
+        }
+        if let Some(close) = &step.close {
+            inputs += 1;
+            machine.close(now, close.close());
+        }
+        if let Some(violation) = &step.violation {
+            inputs += 1;
+            machine.handle_violation(now, Close::protocol(code(&violation.code), &violation.reason));
+        }
+        if let Some(lost) = &step.link_lost {
+            inputs += 1;
+            machine.link_lost(now, &lost.reason);
+        }
+        if let Some(closed) = &step.link_closed {
+            inputs += 1;
+            machine.link_closed(closed.code, &closed.reason);
+        }
+        if let Some(open_stream) = step.open_stream {
+            inputs += 1;
+            assert!(open_stream, "{place}: open_stream is true");
+            let opened = machine.open_stream();
+            assert_eq!(opened.clone().ok(), step.stream, "{place}: stream");
+            refused = opened.err().map(|error| match error {
+                OpenStreamError::Full(_) => RefusedText::Full,
+                OpenStreamError::Closed(_) => RefusedText::Closed,
+            });
+        }
+        if let Some(WriteText { stream, data }) = &step.write {
+            inputs += 1;
+            let data = data.bytes();
+            match machine.stream_write(*stream, &data) {
+                Ok(written) => assert_eq!(written, step.written.unwrap_or(data.len()), "{place}: written"),
+                Err(error) => (refused, error_code) = stream_refusal(&error),
+            }
+        }
+        if let Some(stream) = step.finish {
+            inputs += 1;
+            if let Err(error) = machine.stream_finish(stream) {
+                (refused, error_code) = stream_refusal(&error);
+            }
+        }
+        if let Some(CodeText { stream, code }) = step.reset {
+            inputs += 1;
+            machine.stream_reset(stream, code);
+        }
+        if let Some(stream) = step.read {
+            inputs += 1;
+            loop {
+                match machine.stream_read(stream, 1_000) {
+                    Ok(StreamRead::Data(part)) => data.extend_from_slice(&part),
+                    Ok(StreamRead::Nothing) => break,
+                    Ok(StreamRead::End) => break ended = true,
+                    Err(error) => break (refused, error_code) = stream_refusal(&error),
+                }
+            }
+        }
+        if let Some(CodeText { stream, code }) = step.stop {
+            inputs += 1;
+            machine.stream_stop(stream, code);
+        }
+        if let Some(stream) = step.release {
+            inputs += 1;
+            machine.stream_release(stream);
+        }
+        if let Some(delay_ms) = step.go_away {
+            inputs += 1;
+            machine.go_away(now, delay_ms);
+        }
+        assert_eq!(inputs, 1, "{place}: a step has one input");
+        assert_eq!(refused, step.refused, "{place}: refused");
+        assert_eq!(error_code, step.code, "{place}: code");
+        assert_eq!(data, step.data.as_ref().map_or(Vec::new(), |data| data.bytes().to_vec()), "{place}: data");
+        assert_eq!(ended, step.ended, "{place}: ended");
+        assert!(
+            events.len() == step.events.len()
+                && step.events.iter().zip(&events).all(|(expected, is)| expected.matches(is)),
+            "{place}: events {}\ninstead of {}",
+            short(&events),
+            short(&step.events)
+        );
+        sent
     }
-    if let Some(frame) = &step.frame {
-        inputs += 1;
-        machine.handle_frame(now, frame.frame());
+
+    /// A frame arrives on one of the links. Returns why it was refused, and what is answered on a candidate.
+    fn arrives(&mut self, now: u64, link: u64, natively: bool, frame: Frame) -> (Option<RefusedText>, Vec<Frame>) {
+        if let Some(index) = self.candidates.iter().position(|(candidate, _)| candidate.link == link) {
+            let (candidate, traits) = self.candidates.remove(index);
+            return match self.machine.adopt(now, &candidate, traits, &frame) {
+                Ok(()) => {
+                    self.traits = traits;
+                    self.native.clear();
+                    (None, vec![])
+                }
+                Err(Refused::Late) => (Some(RefusedText::Late), vec![]),
+                Err(Refused::Left) => (Some(RefusedText::Left), vec![]),
+                Err(Refused::Wrong(close)) => (None, vec![Frame::Close(close)]),
+            };
+        }
+        if natively {
+            let (Frame::Stream { stream, .. } | Frame::End { stream, .. }) = frame else {
+                panic!("only STREAM and END travel natively in a scenario");
+            };
+            self.native.insert(stream);
+            if let Err(close) = self.machine.handle_native_frame(now, &mut Some(stream), frame) {
+                self.machine.handle_violation(now, close);
+            }
+        } else if self.is_server && link != self.machine.link() {
+            // Another link has taken over: what still arrives on this one is dropped.
+        } else if link < self.links {
+            self.machine.handle_late_frame(now, frame);
+        } else {
+            self.machine.handle_frame(now, frame);
+        }
+        (None, vec![])
     }
-    if let Some(payload) = &step.datagram {
-        inputs += 1;
-        machine.handle_datagram(now, payload.bytes());
+
+    /// Everything that the machine wants to send now.
+    fn drain(
+        &mut self,
+        now: u64,
+        max_packet: usize,
+        sent: &mut Vec<Frame>,
+        natively: &mut Vec<Frame>,
+        datagrams: &mut Vec<Bytes>,
+        place: &str,
+    ) {
+        let machine = &mut self.machine;
+        while let Some(stream) = machine.poll_unrouted() {
+            machine.route(stream, true);
+            self.native.insert(stream);
+        }
+        loop {
+            let packet = machine.poll_transmit(now, max_packet);
+            let datagram = machine.poll_datagram();
+            let more: Vec<Packet> =
+                self.native.iter().filter_map(|stream| machine.poll_native(*stream, max_packet)).collect();
+            if packet.is_none() && datagram.is_none() && more.is_empty() {
+                return;
+            }
+            datagrams.extend(datagram);
+            for packet in more {
+                natively.extend(frames(packet, place));
+            }
+            if let Some(packet) = packet {
+                assert!(packet.len() <= max_packet, "{place}: a packet of {} bytes", packet.len());
+                sent.extend(frames(packet, place));
+            }
+        }
     }
-    if let Some(timeout) = step.timeout {
-        inputs += 1;
-        assert!(timeout, "{place}: a timeout is true");
-        machine.handle_timeout(now);
+}
+
+fn stream_refusal(error: &StreamError) -> (Option<RefusedText>, Option<u32>) {
+    match *error {
+        StreamError::Reset(code) => (Some(RefusedText::Reset), Some(code)),
+        StreamError::Stopped(code) => (Some(RefusedText::Stopped), Some(code)),
+        StreamError::Ended => (Some(RefusedText::Ended), None),
+        StreamError::Closed(_) => (Some(RefusedText::Closed), None),
     }
-    if let Some(message) = &step.send {
-        inputs += 1;
-        refused = machine.send(message.message()).err().map(|error| match error {
-            TrySendError::Full => Refused::Full,
-            TrySendError::Closed(_) => Refused::Closed,
-            TrySendError::TooLarge { .. } => Refused::TooLarge,
-        });
-    }
-    if let Some(SendDatagram { data, key }) = &step.send_datagram {
-        inputs += 1;
-        refused = machine.send_datagram(Datagram::from(data.bytes()), *key).err().map(|error| match error {
-            SendDatagramError::Closed(_) => Refused::Closed,
-            SendDatagramError::TooLarge(_) => Refused::TooLarge,
-        });
-    }
-    if let Some(close) = &step.close {
-        inputs += 1;
-        machine.close(now, close.close());
-    }
-    if let Some(violation) = &step.violation {
-        inputs += 1;
-        machine.handle_violation(now, Close::protocol(code(&violation.code), &violation.reason));
-    }
-    if let Some(lost) = &step.link_lost {
-        inputs += 1;
-        machine.link_lost(&lost.reason);
-    }
-    if let Some(closed) = &step.link_closed {
-        inputs += 1;
-        machine.link_closed(closed.code, &closed.reason);
-    }
-    let mut events = Vec::new();
-    if let Some(count) = step.take {
-        inputs += 1;
-        events.extend(std::iter::from_fn(|| machine.poll_event()).take(count));
-    }
-    assert_eq!(inputs, 1, "{place}: a step has one input");
-    assert_eq!(refused, step.refused, "{place}: refused");
-    assert!(
-        events.len() == step.events.len() && step.events.iter().zip(&events).all(|(expected, is)| expected.matches(is)),
-        "{place}: events {}\ninstead of {}",
-        short(&events),
-        short(&step.events)
-    );
+}
+
+/// The frames of a packet, which are whole.
+fn frames(packet: Packet, place: &str) -> Vec<Frame> {
+    let mut decoder = Decoder::new();
+    decoder.push(packet.into_bytes());
+    let frames = std::iter::from_fn(|| decoder.next_frame().expect("a machine writes frames")).collect();
+    assert!(decoder.is_empty(), "{place}: a packet ends inside a frame");
+    frames
 }
 
 /// STREAM frames that go on where the one before them ends become one.
@@ -375,28 +619,6 @@ fn join(frames: Vec<Frame>) -> Vec<Frame> {
         }
     }
     joined
-}
-
-/// Everything that the machine wants to send now.
-fn drain(machine: &mut Machine, now: u64, max_packet: usize, place: &str) -> (Vec<Frame>, Vec<Bytes>) {
-    let (mut frames, mut datagrams) = (Vec::new(), Vec::new());
-    loop {
-        let packet = machine.poll_transmit(now, max_packet);
-        let datagram = machine.poll_datagram();
-        if packet.is_none() && datagram.is_none() {
-            return (frames, datagrams);
-        }
-        datagrams.extend(datagram);
-        if let Some(packet) = packet {
-            assert!(packet.len() <= max_packet, "{place}: a packet of {} bytes", packet.len());
-            let mut decoder = Decoder::new();
-            decoder.push(packet.into_bytes());
-            while let Some(frame) = decoder.next_frame().expect("a machine writes frames") {
-                frames.push(frame);
-            }
-            assert!(decoder.is_empty(), "{place}: a packet ends inside a frame");
-        }
-    }
 }
 
 fn short(what: &impl std::fmt::Debug) -> String {

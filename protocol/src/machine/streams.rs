@@ -449,9 +449,12 @@ impl Streams {
         }
     }
 
-    /// ACKs: all that are due, or only the urgent ones.
+    /// ACKs: all that are due, or only the urgent ones. Those that have no room go with the next packet.
     pub(super) fn write_acks(&mut self, all: bool, max: usize, packet: &mut packet::Builder) {
-        let due: Vec<u64> = self.acks.iter().filter(|(_, urgent)| all || **urgent).map(|(id, _)| *id).collect();
+        if all {
+            self.acks.values_mut().for_each(|urgent| *urgent = true);
+        }
+        let due: Vec<u64> = self.acks.iter().filter(|(_, urgent)| **urgent).map(|(id, _)| *id).collect();
         for id in due {
             if packet.len() > 0 && packet.len() + MAX_CONTROL_FRAME > max {
                 return;

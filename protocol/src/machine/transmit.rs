@@ -132,16 +132,16 @@ impl Machine {
         }
     }
 
+    /// All ACKs in company or when they are due, else the urgent ones.
     fn write_acks(&mut self, max: usize, packet: &mut packet::Builder) {
         let in_company = packet.len() > 0;
-        let all = self.ack_due || in_company;
-        if self.ack_due || self.receiver.is_urgent() || (in_company && self.receiver.has_news()) {
+        let is_due = std::mem::take(&mut self.ack_due);
+        if is_due || self.receiver.is_urgent() || (in_company && self.receiver.has_news()) {
             let (received, limit) = self.receiver.say();
             Frame::Ack { stream: MESSAGE_STREAM, received, limit }.encode(packet.small());
         }
-        self.streams.write_acks(all, max, packet);
-        if all {
-            self.ack_due = false;
+        self.streams.write_acks(is_due || in_company, max, packet);
+        if !self.receiver.has_news() && !self.streams.has_news() {
             self.ack_at = None;
         }
     }

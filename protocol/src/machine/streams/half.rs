@@ -1,7 +1,5 @@
 //! The two halves of a stream above 0, and how each of them ends (SPEC section 4.2).
 
-use std::collections::VecDeque;
-
 use bytes::{Bytes, BytesMut};
 
 use super::{StreamError, StreamRead, violation};
@@ -164,7 +162,8 @@ impl Sending {
 #[derive(Debug)]
 pub(super) struct Receiving {
     pub(super) receiver: Receiver,
-    chunks: VecDeque<Bytes>,
+    /// What the application has not read. A copy: a slice would keep its whole packet in memory, and a credit of 16 KiB would bound nothing.
+    unread: BytesMut,
     phase: ReceivePhase,
     pub(super) done_due: bool,
 }
@@ -189,7 +188,7 @@ impl Default for Receiving {
     fn default() -> Self {
         Self {
             receiver: Receiver::new(INITIAL_STREAM_CREDIT, INITIAL_STREAM_CREDIT),
-            chunks: VecDeque::new(),
+            unread: BytesMut::new(),
             phase: ReceivePhase::Open,
             done_due: false,
         }
@@ -222,7 +221,7 @@ impl Receiving {
         }
         if matches!(self.phase, ReceivePhase::Open) {
             self.receiver.queued(fresh.len() as u64);
-            self.chunks.push_back(fresh);
+            self.unread.extend_from_slice(&fresh);
         } else {
             self.receiver.queued(fresh.len() as u64); // dropped: and no credit comes of it
         }
@@ -253,7 +252,7 @@ impl Receiving {
     pub(super) fn reset(&mut self, code: u32) {
         match self.phase {
             ReceivePhase::Open => {
-                self.chunks = VecDeque::new();
+                self.unread = BytesMut::new();
                 self.phase = ReceivePhase::Reset(code);
             }
             ReceivePhase::Stopped { .. } => self.phase = ReceivePhase::Over,
@@ -263,11 +262,9 @@ impl Receiving {
     }
 
     pub(super) fn read(&mut self, max: usize) -> Result<StreamRead, StreamError> {
-        if let Some(chunk) = self.chunks.front_mut() {
-            let data = chunk.split_to(max.min(chunk.len()));
-            if chunk.is_empty() {
-                self.chunks.pop_front();
-            }
+        if !self.unread.is_empty() {
+            let all = max >= self.unread.len();
+            let data = if all { std::mem::take(&mut self.unread) } else { self.unread.split_to(max) }.freeze();
             self.receiver.taken(data.len() as u64);
             return Ok(StreamRead::Data(data));
         }
@@ -288,7 +285,7 @@ impl Receiving {
     /// The application reads no more. True when STOP says so.
     pub(super) fn refuse(&mut self, code: u32) -> bool {
         let is_open = self.phase == ReceivePhase::Open;
-        self.chunks = VecDeque::new(); // what was read of it stays credited, what was not never is
+        self.unread = BytesMut::new(); // what was read of it stays credited, what was not never is
         self.phase = match self.phase {
             ReceivePhase::Open => ReceivePhase::Stopped { code, sent: false },
             ReceivePhase::Ended(_) | ReceivePhase::Reset(_) => ReceivePhase::Over,
