@@ -136,6 +136,9 @@ export class Links {
       this.#env.timer(ms, () => {
         const { packets = [], events = [] } = carrier.held ?? {};
         carrier.held = null;
+        if (carrier !== this.#current && carrier !== this.#previous) {
+          return;
+        }
         for (const packet of packets) {
           carrier.link.send(packet);
         }

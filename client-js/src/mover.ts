@@ -264,7 +264,8 @@ export class Mover {
           ),
       })),
       number: ++this.#raceNumber,
-      hedgeMs: Math.max(hedgeMs, Math.min(2 * memory.rttMs, MAX_HEDGE_MS)),
+      // A probe is in no hurry.
+      hedgeMs: up ? stepMs : Math.max(hedgeMs, Math.min(2 * memory.rttMs, MAX_HEDGE_MS)),
       stepMs,
       works: up,
       won: (win) => this.#judge(win, named, race),
