@@ -45,11 +45,13 @@ export class Connection {
     }
   }
 
-  send(value: object): void {
+  /** False when it was not taken: too much waits already, or the session has ended, as the banner says. */
+  send(value: object): boolean {
     try {
       this.session.send(JSON.stringify(value));
+      return true;
     } catch {
-      // The session has ended; the banner says so, and a new one begins with the name.
+      return false;
     }
   }
 

@@ -35,10 +35,12 @@ export class LadderView {
     current: string | null,
     attempts: readonly AttemptView[],
     allowed: readonly Transport[] | null,
+    /** For how long from now nothing comes through, ms. */
+    blocked: ReadonlyMap<Transport, number>,
   ): void {
     for (const [transport, rung] of this.#rungs) {
       const last = attempts.filter((attempt) => attempt.transport === transport).at(-1);
-      const { status, words, reason } = describe(transport, current, last, allowed);
+      const { status, words, reason } = describe(transport, current, last, allowed, blocked.get(transport));
       rung.row.setAttribute('data-status', status);
       setText(rung.status, words);
       setText(rung.reason, reason);
@@ -52,8 +54,11 @@ function describe(
   current: string | null,
   last: AttemptView | undefined,
   allowed: readonly Transport[] | null,
+  blockedMs = 0,
 ): { status: string; words: string; reason: string } {
   const took = last?.ms == null ? '' : ` · ${milliseconds(last.ms)}`;
+  if (blockedMs > 0)
+    return { status: 'failed', words: `blocked for ${Math.ceil(blockedMs / 1_000)} s`, reason: '' };
   if (transport === current)
     return { status: 'used', words: `in use${last?.outcome === 'won' ? took : ''}`, reason: '' };
   if (allowed && !allowed.includes(transport)) return { status: 'off', words: 'switched off', reason: '' };
@@ -63,6 +68,8 @@ function describe(
     case 'failed':
       return { status: 'failed', words: `failed${took}`, reason: last.reason };
     case 'skipped':
+      // Another one was quicker: that is said where it stands.
+      if (last.reason.endsWith(' won')) return { status: 'idle', words: 'not needed', reason: '' };
       return { status: 'skipped', words: 'skipped', reason: last.reason };
     case 'cancelled':
       return { status: 'idle', words: 'not needed', reason: '' };

@@ -1,4 +1,6 @@
 import { create, element, prefersReducedMotion, setText } from './dom.js';
+import type { Journey } from './journey.js';
+import { JourneyView, showSession } from './journey-view.js';
 import { type AttemptView, LadderView, milliseconds } from './ladder-view.js';
 import { drawSparkline } from './sparkline.js';
 import { LABELS, SHORT_LABELS, TRANSPORTS, type Transport } from './transports.js';
@@ -14,20 +16,33 @@ export interface LinkView {
   readonly ages: readonly number[];
   readonly summary: string;
   readonly attempts: readonly AttemptView[];
-  readonly canCut: boolean;
+  /** For how long from now nothing comes through, ms. */
+  readonly blocked: ReadonlyMap<Transport, number>;
+  readonly journey: Journey;
+  /** Times that the session went on over another link. */
+  readonly resumed: number;
+  readonly links: number;
+  readonly gaps: number;
 }
 
 export interface LinkActions {
   /** Connect anew, with these transports, or all. */
   force(transports: Transport[] | null): void;
+  /** The link dies without a word. */
   cut(): void;
+  /** Nothing comes through over this transport for a while, and its link dies. */
+  block(transport: Transport): void;
+  /** The link stays, and nothing comes through for a while. */
+  freeze(): void;
 }
 
 /** The connection at a glance: what carries it, how well, and why. */
 export class LinkPanel {
   #ladder = new LadderView();
   #choices = new Map<string, HTMLButtonElement>();
-  #cut = element<HTMLButtonElement>('cut');
+  #journey = new JourneyView();
+  #troubles = ['cut', 'freeze', 'block'].map((id) => element<HTMLButtonElement>(id));
+  #transport: Transport | undefined;
   #explained = '';
   #brief = { rate: element('brief-rate'), age: element('brief-age') };
   #figures = {
@@ -51,12 +66,18 @@ export class LinkPanel {
       group.append(button);
       this.#choices.set(choice, button);
     }
-    this.#cut.addEventListener('click', () => actions.cut());
+    element('cut').addEventListener('click', () => actions.cut());
+    element('freeze').addEventListener('click', () => actions.freeze());
+    element('block').addEventListener('click', () => {
+      if (this.#transport) actions.block(this.#transport);
+    });
   }
 
   update(view: LinkView): void {
     const root = document.documentElement;
+    const now = performance.now();
     const transport = TRANSPORTS.find((one) => one === view.transport);
+    this.#transport = transport;
     root.setAttribute('data-transport', transport ?? '');
     root.setAttribute('data-state', view.state);
     const words: Record<string, string> = {
@@ -74,12 +95,15 @@ export class LinkPanel {
     setText(this.#brief.rate, `${whole(view.statesPerSecond)}/s`);
     setText(this.#brief.age, `${whole(view.ageMs)} ms`);
 
-    this.#ladder.update(transport ?? null, view.attempts, view.allowed);
+    this.#ladder.update(transport ?? null, view.attempts, view.allowed, view.blocked);
+    this.#journey.update(view.journey, now);
+    showSession(view);
     const forced = view.allowed === null ? 'auto' : view.allowed.length === 1 ? view.allowed[0] : undefined;
     for (const [choice, button] of this.#choices) {
       button.setAttribute('aria-pressed', String(choice === forced));
     }
-    this.#cut.disabled = !view.canCut;
+    for (const button of this.#troubles) button.disabled = !transport;
+    setText(element('block-what'), transport ? LABELS[transport] : 'this transport');
     this.#explain(view.summary, view.attempts);
     const spark = element<HTMLCanvasElement>('spark');
     if (spark.clientWidth > 0) {

@@ -1,20 +1,29 @@
 import { Connection, type Session } from './connection.js';
 import { Controls } from './controls.js';
 import { element, setText } from './dom.js';
+import { Journey, type Step } from './journey.js';
+import { COUNT_EVERY_MS, Ledger } from './ledger.js';
 import { Banner, LinkPanel } from './link-panel.js';
 import { parseNotice } from './messages.js';
 import { Metrics } from './metrics.js';
 import { Minimap } from './minimap.js';
 import { Painter } from './painter.js';
+import { ProofPanel } from './proof-panel.js';
 import { initialName, Social } from './social.js';
+import type { Counts } from './tally.js';
 import { Timeline } from './timeline.js';
 import { LABELS, parseTransports, TRANSPORTS, type Transport } from './transports.js';
+import { Upload } from './upload.js';
 import { decode } from './wire.js';
 
 /** Panels are for reading: a few times per second is enough, and leaves the frames to the arena. */
 const REFRESH_MS = 200;
 /** Without a state for this long the picture stands still, and the page says why. */
 const STALE_MS = 1_200;
+/** Long enough for the ladder to find a way around, to be without it for a while, and to climb back. */
+const BLOCK_MS = 10_000;
+/** Longer than it takes to doubt a link. */
+const FREEZE_MS = 3_000;
 
 declare global {
   interface Window {
@@ -33,6 +42,17 @@ interface DemoStats {
   newestTick: number;
   players: number;
   entities: number;
+  /** Numbered reliable messages: to this page, and from it. */
+  down: Counts;
+  up: Counts & { sent: number };
+  links: number;
+  moves: number;
+  gaps: number;
+  /** Times that the session went on over another link. */
+  resumed: number;
+  /** From link to link, newest last. */
+  steps: Step[];
+  upload: Pick<Upload, 'state' | 'received' | 'sha256' | 'ownSha256' | 'error' | 'links'> | null;
 }
 
 const parameters = new URLSearchParams(location.search);
@@ -41,6 +61,11 @@ let worldSize = 4_800;
 
 const timeline = new Timeline();
 const metrics = new Metrics();
+const journey = new Journey();
+const ledger = new Ledger();
+/** Until when nothing comes through, by the page's monotonic clock, ms. */
+const blockedUntil = new Map<Transport, number>();
+let upload: Upload | null = null;
 const painter = new Painter(element<HTMLCanvasElement>('arena'));
 const minimap = new Minimap(element<HTMLCanvasElement>('map'));
 const controls = new Controls(element<HTMLCanvasElement>('arena'));
@@ -58,29 +83,62 @@ const banner = new Banner(() => force(connection.allowed));
 const panel = new LinkPanel({
   force,
   cut() {
-    connection.session.cut?.();
     banner.show('busy', 'The link was cut. The session goes on as soon as there is another.', 4_000);
+    connection.session.trouble.cut();
   },
+  block(transport) {
+    const { trouble } = connection.session;
+    const text = `Nothing comes through over ${label(transport)} for ${BLOCK_MS / 1_000} s, and its link was cut.`;
+    banner.show('busy', text, 4_000);
+    blockedUntil.set(transport, performance.now() + BLOCK_MS);
+    trouble.block(transport, BLOCK_MS);
+    trouble.cut();
+  },
+  freeze() {
+    const text = `Nothing comes through this link for ${FREEZE_MS / 1_000} s, and nobody was told.`;
+    banner.show('busy', text, FREEZE_MS);
+    connection.session.trouble.freeze(FREEZE_MS);
+  },
+});
+const proof = new ProofPanel(() => {
+  if (upload?.state === 'sending') {
+    upload.cancel();
+    return;
+  }
+  upload = new Upload(connection.session);
 });
 const connection = new Connection(parseTransports(parameters.get('transports')), {
   text(text) {
+    journey.heard(performance.now());
     const notice = parseNotice(text);
     if (!notice) return;
+    if (notice.type === 'count') ledger.take(notice.n, notice.up);
     if (notice.type === 'welcome') worldSize = notice.worldSize;
     social.take(notice);
   },
   datagram(bytes) {
+    journey.heard(performance.now());
     const decoded = decode(bytes, worldSize);
     if (decoded?.kind === 'map') minimap.update(decoded.points);
     else if (decoded && timeline.add(decoded, performance.now())) metrics.arrived(performance.now());
   },
-  fresh: () => connection.send({ type: 'join', name }),
+  fresh() {
+    ledger.begin();
+    count();
+    connection.send({ type: 'join', name });
+  },
   moved(from, to, reason) {
-    if (from && to && from !== to) {
-      banner.show('good', `Moved from ${label(from)} to ${label(to)}${reason ? `: ${reason}` : ''}`, 4_000);
+    journey.changed(from, to, reason, performance.now());
+    if (from && to) {
+      const way = from === to ? `to another link of ${label(to)}` : `from ${label(from)} to ${label(to)}`;
+      banner.show('good', `Moved ${way}${reason ? `: ${reason}` : ''}`, 4_000);
+    } else if (to && journey.steps.at(-1)?.outcome === 'resumed') {
+      banner.show('good', `Resumed over ${label(to)}: the session goes on where it was.`, 4_000);
     }
   },
   gap() {
+    journey.gap();
+    ledger.gap();
     timeline.reset();
     banner.show(
       'busy',
@@ -97,6 +155,8 @@ window.demo = {
   },
   stats() {
     const newest = timeline.newest;
+    const { links, moves, gaps } = connection.session.stats();
+    const { received, missing, repeated, outOfOrder } = ledger.down;
     return {
       transport: connection.session.transport,
       statesPerSecond: metrics.statesPerSecond(performance.now()),
@@ -107,12 +167,28 @@ window.demo = {
       newestTick: newest?.tick ?? -1,
       players: social.players,
       entities: newest ? newest.ships.size + newest.motes.size : 0,
+      down: { received, missing, repeated, outOfOrder },
+      up: { ...ledger.up, sent: ledger.sent },
+      links,
+      moves,
+      gaps,
+      resumed: resumed(),
+      steps: journey.steps.map((step) => ({ ...step })),
+      upload: upload && {
+        state: upload.state,
+        received: upload.received,
+        sha256: upload.sha256,
+        ownSha256: upload.ownSha256,
+        error: upload.error,
+        links: upload.links,
+      },
     };
   },
 };
 
 foldPanels();
 setInterval(refresh, REFRESH_MS);
+setInterval(count, COUNT_EVERY_MS);
 requestAnimationFrame(frame);
 
 function frame(now: number): void {
@@ -122,6 +198,16 @@ function frame(now: number): void {
   painter.draw(timeline.scene(now), controls, (id) => social.nameOf(id), worldSize, now);
   const age = ageMs();
   if (connection.session.state === 'open') metrics.sample(age, now);
+}
+
+function count(): void {
+  ledger.count((value) => connection.send(value));
+}
+
+/** Times that the session went on over another link. */
+function resumed(): number {
+  const { links, gaps } = connection.session.stats();
+  return Math.max(0, links - 1 - gaps);
 }
 
 function refresh(): void {
@@ -141,8 +227,21 @@ function refresh(): void {
     ages: metrics.ages,
     summary,
     attempts,
-    canCut: session.state === 'open' && typeof session.cut === 'function',
+    blocked: new Map(Array.from(blockedUntil, ([transport, until]) => [transport, until - now])),
+    journey,
+    resumed: resumed(),
+    links: stats.links,
+    gaps: stats.gaps,
   });
+  proof.update(
+    {
+      ledger,
+      gaps: stats.gaps,
+      upload,
+      canUpload: session.state === 'open',
+    },
+    now,
+  );
   refreshOwn(now);
   refreshBanner(session.state);
 }
@@ -175,7 +274,8 @@ function refreshOwn(now: number): void {
 function refreshBanner(state: string): void {
   const age = ageMs();
   const isStale = state === 'open' && age > STALE_MS;
-  if (state === 'reconnecting') banner.show('busy', 'Reconnecting … the picture stands still meanwhile.');
+  if (state === 'reconnecting')
+    banner.show('busy', 'No link. The server keeps the session, and it goes on as soon as there is another.');
   else if (isStale)
     banner.show('busy', `No state for ${(age / 1_000).toFixed(1)} s: the link is slow or gone.`);
   banner.refresh(state === 'open' && !isStale);
@@ -188,6 +288,10 @@ function force(allowed: Transport[] | null): void {
   history.replaceState(null, '', url);
   metrics.restart();
   timeline.reset();
+  journey.restart(performance.now());
+  ledger.leave();
+  blockedUntil.clear();
+  upload = null;
   banner.show('busy', allowed ? `Connecting over ${allowed.map(label).join(', ')} …` : 'Connecting …');
   connection.reopen(allowed);
 }
@@ -205,15 +309,19 @@ function label(transport: string): string {
   return known ? LABELS[known] : transport;
 }
 
-/** Heads open and close their panels. On a phone all begin closed: the arena comes first. */
+/** Heads open and close their panels. On a phone all begin closed: the arena comes first; on a low screen the chat does. */
 function foldPanels(): void {
-  const isSmall = matchMedia('(max-width: 760px), (max-height: 560px)').matches;
-  for (const id of ['link-toggle', 'board-toggle', 'chat-toggle']) {
-    const toggle = element(id);
-    const set = (open: boolean): void => toggle.setAttribute('aria-expanded', String(open));
-    set(!isSmall);
+  const isSmall = matchMedia('(max-width: 900px), (max-height: 560px)');
+  const toggles = ['link-toggle', 'board-toggle', 'proof-toggle', 'chat-toggle'].map((id) => element(id));
+  const isLow = matchMedia('(max-height: 860px)').matches;
+  for (const toggle of toggles) {
+    const isOpen = !isSmall.matches && !(isLow && toggle.id === 'chat-toggle');
+    toggle.setAttribute('aria-expanded', String(isOpen));
     toggle.addEventListener('click', () => {
-      set(toggle.getAttribute('aria-expanded') !== 'true');
+      const opens = toggle.getAttribute('aria-expanded') !== 'true';
+      // There is room for one of them at a time.
+      if (isSmall.matches) for (const other of toggles) other.setAttribute('aria-expanded', 'false');
+      toggle.setAttribute('aria-expanded', String(opens));
       toggle.blur();
     });
   }

@@ -1,5 +1,7 @@
 // The reliable messages of the game; server/src/demo/messages.rs is the description.
 
+import type { Counts } from './tally.js';
+
 export interface ChatLine {
   id: number;
   name: string;
@@ -28,6 +30,7 @@ export type Notice =
   | { type: 'left'; id: number }
   | ({ type: 'chat' } & ChatLine)
   | { type: 'leaderboard'; top: Leader[]; players: number; bots: number }
+  | { type: 'count'; n: number; up: Counts }
   | { type: 'error'; code: string; message: string };
 
 /** Null when it is none that this page knows: it may come from a newer server. */
