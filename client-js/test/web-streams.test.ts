@@ -1,8 +1,10 @@
 // Streams as an application has them: WHATWG streams that survive moves, with backpressure both ways.
 
 import { describe, expect, it } from 'vitest';
-import type { SessionStream } from '../src/streams.js';
+import { DONE } from '../src/protocol/frames.js';
+import { type SessionStream, Streams } from '../src/streams.js';
 import type { Transport } from '../src/transport/link.js';
+import { Peer } from './peer.js';
 import { Server } from './server.js';
 import { settle, World } from './world.js';
 
@@ -230,6 +232,23 @@ describe('the end of a stream', () => {
     await world.pass(100);
     await closed;
     expect(echo.error).toMatchObject({ name: 'ThroughlineError', code: 'STREAM_RESET', streamCode: 9 });
+  });
+
+  it('is forgotten when both halves are over, whoever ended them', async () => {
+    const peer = new Peer();
+    peer.open();
+    const streams = new Streams(peer.machine, () => {});
+    const stream = await streams.open();
+    expect(peer.sent()).toContainEqual({ type: 'stream', stream: 1, offset: 0, data: new Uint8Array(0) });
+    peer.receive({ type: 'stop', stream: 1, code: 9 });
+    streams.look();
+    await stream.readable.cancel(0);
+    expect(peer.sent().map(({ type }) => type)).toContain('stop');
+    peer.receive({ type: 'ack', stream: 1, received: DONE, limit: 0 }, { type: 'end', stream: 1, size: 0 });
+    peer.sent();
+    // A new link would say again what is not over.
+    const first = peer.open();
+    expect(first.filter((frame) => 'stream' in frame && frame.stream === 1)).toEqual([]);
   });
 
   it('all streams end with the session', async () => {

@@ -87,10 +87,13 @@ export class Streams {
     this.#writable(id).finish();
   }
 
-  /** Gives our half up, unless it is finished. */
+  /** Gives our half up, unless it is finished. Who does so knows that nothing more can be written, whatever the reason. */
   reset(id: number, code: number): void {
-    this.#table.get(id)?.sending.reset(code);
+    const sending = this.#table.get(id)?.sending;
+    sending?.reset(code);
+    sending?.told();
     this.#note(id);
+    this.#forgetIfOver(id);
   }
 
   /** Everything that has arrived and was not read. Throws StreamError. */
@@ -117,7 +120,6 @@ export class Streams {
   /** Nobody holds the stream any more: what is not over is given up, and how it ended is of no interest. */
   release(id: number): void {
     this.reset(id, 0);
-    this.#table.get(id)?.sending.told();
     this.stop(id, 0);
   }
 
