@@ -20,7 +20,8 @@ import {
 } from './protocol/close.js';
 import type { DatagramKey } from './protocol/datagrams.js';
 import { MAX_DATAGRAM, MAX_REASON } from './protocol/limits.js';
-import { type Gap, Machine, type MachineEvent } from './protocol/machine.js';
+import { Machine } from './protocol/machine.js';
+import type { Gap, MachineEvent } from './protocol/report.js';
 import { type SessionStream, Streams } from './streams.js';
 import type { CloseInfo, SessionEvents, State, Stats, TransportChange } from './told.js';
 import { type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';

@@ -1,8 +1,8 @@
 // What a session tells its application: states, events, counters, and how it ended.
 
 import type { ErrorCode } from './errors.js';
-import type { Counters } from './protocol/machine.js';
 import type { Message } from './protocol/message.js';
+import type { Counters } from './protocol/report.js';
 import type { SessionStream } from './streams.js';
 import type { Transport } from './transport/link.js';
 

@@ -4,7 +4,8 @@ import type { Close } from '../src/protocol/close.js';
 import { CODE_NAMES } from '../src/protocol/close.js';
 import { decodePacket } from '../src/protocol/codec.js';
 import type { Frame, Welcome } from '../src/protocol/frames.js';
-import { type LinkTraits, Machine, type MachineEvent } from '../src/protocol/machine.js';
+import { Machine } from '../src/protocol/machine.js';
+import type { LinkTraits, MachineEvent } from '../src/protocol/report.js';
 
 export class Peer {
   readonly machine = new Machine();

@@ -27,51 +27,10 @@ import {
 import { Heartbeat } from './heartbeat.js';
 import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_REASON, STREAM_CHUNK, WINDOW } from './limits.js';
 import { assembler, encodeMessage, type Message } from './message.js';
+import type { Counters, Gap, LinkTraits, MachineEvent } from './report.js';
 import { StreamReceiver, StreamSender } from './stream.js';
 import { Streams } from './streams.js';
 import { Writer } from './varint.js';
-
-/** What the owner gets to see. */
-export type MachineEvent =
-  /** WELCOME has arrived. `gap` says what was lost when it opened another session than the one before. */
-  | { readonly type: 'opened'; readonly gap: Gap | undefined }
-  /** `link`: which link's credit it holds until it is taken; 0 for none. */
-  | { readonly type: 'datagram'; readonly bytes: Uint8Array<ArrayBuffer>; readonly link: number }
-  /** The server has opened a stream. */
-  | { readonly type: 'stream'; readonly id: number }
-  /** The link may be dead: it is time to open another. And: something was heard again. */
-  | { readonly type: 'suspect' | 'trusted' }
-  /** Nothing was heard for too long: the link is dead. Its owner decides what follows. */
-  | { readonly type: 'silent'; readonly close: Close }
-  /** The session has ended. */
-  | { readonly type: 'closed'; readonly close: Close };
-
-/** What a new session in the place of an older one means for the application. */
-export interface Gap {
-  readonly previousId: string;
-  /** Bytes of messages that were sent on the old session and not acknowledged: they may have been lost. */
-  readonly unacknowledgedBytes: number;
-}
-
-/** What a link can do beside carrying packets. */
-export interface LinkTraits {
-  /** The largest of its own datagrams, in bytes; 0 when it has none. */
-  readonly nativeDatagram: number;
-  /** Whether streams above 0 can have native streams of their own. */
-  readonly nativeStreams: boolean;
-}
-
-/** Counters of one session. Bytes are those of frames and native datagrams, without what the carrier adds. */
-export interface Counters {
-  bytesIn: number;
-  bytesOut: number;
-  messagesIn: number;
-  messagesOut: number;
-  datagramsIn: number;
-  datagramsOut: number;
-  /** Outgoing datagrams that a newer one replaced, or that too many others pushed out. */
-  datagramsDropped: number;
-}
 
 type Phase = 'detached' | 'opening' | 'open' | 'closing' | 'closed';
 
@@ -618,6 +577,8 @@ export class Machine {
       const wanted = receiver.isDue || receiver.isUrgent || (all && receiver.hasNews);
       if (wanted && (!out.length || out.length + MAX_FIELDS_FRAME <= max)) {
         writeFields(out, ACK, id, ...receiver.say());
+      } else {
+        receiver.isDue = wanted; // what has no room goes with the next packet
       }
       left ||= receiver.hasNews;
     });
