@@ -59,18 +59,15 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         self.poll_candidates(cx);
         let deadline = self.transmit(cx);
         let shared = Arc::clone(&self.shared);
+        // First of all: a client may have said all that it wanted, and CLOSE, in one go.
+        if self.on_open.is_some() && shared.lock().machine.is_established() {
+            self.on_open.take().into_iter().for_each(|on_open| on_open());
+        }
         let mut core = shared.lock();
         if core.machine.closed().is_some() {
             return self.end(&mut core);
         }
-        if core.machine.is_established()
-            && let Some(on_open) = self.on_open.take()
-        {
-            drop(core);
-            on_open();
-        } else {
-            drop(core);
-        }
+        drop(core);
         let waiting = self.candidates.iter().map(Waiting::deadline);
         if let Some(deadline) = waiting.chain(deadline).min() {
             self.arm(cx, Instant::now() + Duration::from_micros(deadline.saturating_sub(now())));
@@ -173,6 +170,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
                     if let Some(old) = self.current.replace(attached) {
                         self.leave(old.link, None, replaced());
                     }
+                    cx.waker().wake_by_ref(); // it may have said more, and was not asked for it
                 }
                 Outcome::Refused(last, close) => {
                     let (code, name) = (close.code, close.name());

@@ -76,7 +76,7 @@ impl Client {
         drop(commands.send(Command::Take(Box::new(wire))));
         let driver = tokio::spawn(Driver::new(Arc::clone(&shared)).run(commanded, ended));
         let client = Self { transport, welcome, shared, commands, driver, end: Mutex::new(Some(end)) };
-        client.is_open_over(1).await;
+        client.is_open_over(client.welcome.link).await;
         client
     }
 
@@ -235,7 +235,9 @@ impl Client {
         within(what, async move {
             loop {
                 let happened = self.shared.happened.notified();
-                if let Some(value) = self.change(&mut condition) {
+                let met = condition(&mut self.shared.machine.lock());
+                if let Some(value) = met {
+                    self.shared.changed.notify_one(); // it may have changed something
                     return value;
                 }
                 happened.await;
@@ -296,6 +298,12 @@ impl Client {
     #[track_caller]
     pub(crate) fn closed(&self) -> impl Future<Output = Close> {
         self.until("the end of the session", |machine| machine.closed().cloned())
+    }
+
+    /// Waits until the connection is gone, whether the session has ended or waits for another.
+    #[track_caller]
+    pub(crate) fn has_no_link(&self) -> impl Future<Output = ()> {
+        self.until("the end of the link", |machine| (!machine.has_link()).then_some(()))
     }
 
     /// How the connection ended, after the session had.
@@ -374,10 +382,8 @@ impl Driver {
             if is_closed {
                 // The server closes the connection; a client that did the closing could do it as well.
                 match &mut self.current {
-                    Some(current) if !current.wire.sender().is_closed() => {
-                        break within("the end of the connection", current.wire.end()).await;
-                    }
-                    _ => break Incoming::Lost("there was no link".into()),
+                    Some(current) => break within("the end of the connection", current.wire.end()).await,
+                    None => break Incoming::Lost("there was no link".into()),
                 }
             }
             let outgoing = self.current.as_ref().map(|current| current.wire.sender());
@@ -420,10 +426,13 @@ impl Driver {
         drop(ended.send(end));
     }
 
-    fn take(&mut self, wire: Wire) {
+    fn take(&mut self, mut wire: Wire) {
         let traits = LinkTraits { native_datagrams: wire.native_datagrams, native_streams: wire.natives.is_some() };
+        let first = wire.take_first();
         self.shared.machine.lock().link_opened(now(), traits);
         self.previous = self.current.replace(Attached { wire, decoder: Decoder::new(), natives: HashMap::new() });
+        // WELCOME at once: what still comes on the link before would find the machine without a link.
+        self.handle(Incoming::Bytes(first));
     }
 
     fn transmit(&mut self) -> (Option<Micros>, bool) {

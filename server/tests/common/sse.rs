@@ -28,7 +28,8 @@ pub(crate) async fn open_sse(place: &Place, opening: &Opening) -> Result<Ends, R
     let (outgoing, outgoing_rx) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     let first = events.next().await;
-    let posts = first.as_ref().ok().map(|packet| post_all(place, packet, outgoing_rx, incoming_tx.clone()));
+    let welcome = first.as_ref().ok().and_then(first_welcome);
+    let posts = welcome.map(|welcome| post_all(place, &welcome, outgoing_rx, incoming_tx.clone()));
     tasks.spawn(async move {
         let mut packet = first;
         loop {
@@ -60,8 +61,12 @@ pub(crate) async fn open_poll(place: &Place, opening: &Opening) -> Result<Ends, 
     let (incoming_tx, incoming) = mpsc::channel(1);
     let (outgoing, outgoing_rx) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
-    let names = requests::link_headers(&welcome(&first.body));
-    tasks.spawn(post_all(place, &first.body, outgoing_rx, incoming_tx.clone()));
+    let Some(welcome) = first_welcome(&first.body) else {
+        drop(incoming_tx.try_send(Incoming::Bytes(first.body)));
+        return Ok(Ends { outgoing, incoming, native_datagrams: None, natives: None, tasks, connection: None });
+    };
+    let names = requests::link_headers(&welcome);
+    tasks.spawn(post_all(place, &welcome, outgoing_rx, incoming_tx.clone()));
     tasks.spawn(async move {
         drop(incoming_tx.send(Incoming::Bytes(first.body)).await);
         loop {
@@ -91,22 +96,26 @@ async fn request(pool: &Pool, url: &str, headers: HeaderMap) -> Response<Body> {
 
 /// The WELCOME that a packet begins with.
 pub(crate) fn welcome(packet: &Bytes) -> Welcome {
+    first_welcome(packet).expect("WELCOME is the first frame")
+}
+
+fn first_welcome(packet: &Bytes) -> Option<Welcome> {
     let mut decoder = Decoder::new();
     decoder.push(packet.clone());
     match decoder.next_frame() {
-        Ok(Some(Frame::Welcome(welcome))) => welcome,
-        other => panic!("{other:?} instead of WELCOME"),
+        Ok(Some(Frame::Welcome(welcome))) => Some(welcome),
+        _ => None,
     }
 }
 
 /// SPEC section 7.5: one POST after the other.
 fn post_all(
     place: &Place,
-    first: &Bytes,
+    welcome: &Welcome,
     mut outgoing: mpsc::Receiver<Outgoing>,
     incoming: mpsc::Sender<Incoming>,
 ) -> impl Future<Output = ()> + Send + use<> {
-    let (url, names) = (place.url("/send"), requests::link_headers(&welcome(first)));
+    let (url, names) = (place.url("/send"), requests::link_headers(welcome));
     let pool = requests::pool();
     async move {
         while let Some(outgoing) = outgoing.recv().await {

@@ -129,8 +129,7 @@ pub(crate) struct Ends {
 }
 
 impl Wire {
-    /// Opens a link and waits for its WELCOME.
-    pub(crate) async fn open(place: &Place, transport: Transport, opening: &Opening) -> Result<Self, Refusal> {
+    async fn ends(place: &Place, transport: Transport, opening: &Opening) -> Result<Ends, Refusal> {
         let opened = async {
             match transport {
                 Transport::WebTransport => webtransport::open(place, opening).await,
@@ -139,7 +138,12 @@ impl Wire {
                 _ => sse::open_poll(place, opening).await,
             }
         };
-        let mut ends = within("the answer to an opening", opened).await?;
+        within("the answer to an opening", opened).await
+    }
+
+    /// Opens a link and waits for its WELCOME.
+    pub(crate) async fn open(place: &Place, transport: Transport, opening: &Opening) -> Result<Self, Refusal> {
+        let mut ends = Self::ends(place, transport, opening).await?;
         let mut first = BytesMut::new();
         let welcome = loop {
             match within("WELCOME", ends.incoming.recv()).await {
@@ -157,6 +161,28 @@ impl Wire {
         let Ends { outgoing, incoming, native_datagrams, natives, tasks, connection } = ends;
         let first = Some(first.freeze());
         Ok(Self { transport, welcome, native_datagrams, natives, outgoing, incoming, first, tasks, connection })
+    }
+
+    /// Opens a link and leaves it at once.
+    pub(crate) async fn knock(place: &Place, transport: Transport, opening: &Opening) -> Result<(), Refusal> {
+        Self::ends(place, transport, opening).await.map(drop)
+    }
+
+    /// Opens a link on which the server says CLOSE instead of WELCOME, and returns its code and reason.
+    pub(crate) async fn first_close(place: &Place, transport: Transport, opening: &Opening) -> (u32, String) {
+        let mut ends = Self::ends(place, transport, opening).await.expect("it is let in");
+        let mut decoder = Decoder::new();
+        loop {
+            match within("CLOSE", ends.incoming.recv()).await {
+                Some(Incoming::Bytes(bytes)) => decoder.push(bytes),
+                other => panic!("{transport}: {other:?} instead of CLOSE"),
+            }
+            match decoder.next_frame().expect("the first frame can be read") {
+                Some(Frame::Close(close)) => return (close.code, close.reason),
+                Some(other) => panic!("{transport}: {other:?} instead of CLOSE"),
+                None => {}
+            }
+        }
     }
 
     /// Opens a link that the server has to accept.
@@ -192,6 +218,11 @@ impl Wire {
             }
         };
         within("a free place", opened).await
+    }
+
+    /// What came with WELCOME, itself included, for who does not ask for it by [`Wire::next`].
+    pub(crate) fn take_first(&mut self) -> Bytes {
+        self.first.take().unwrap_or_default()
     }
 
     /// The server's next word. WELCOME is the first.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use throughline::{Message, Session, Transport};
-use throughline_protocol::{Close, Code, Frame, varint};
+use throughline_protocol::{Close, Code, Frame, frame as frames, varint};
 use tokio::sync::mpsc;
 
 use crate::common::{Client, Incoming, Outgoing, Running, Wire, config, echo, encode, start, within};
@@ -30,14 +30,19 @@ fn frame(kind: u64, payload: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
+/// Bytes of a stream above 0.
+fn above(stream: u64, offset: u64, data: &[u8]) -> Bytes {
+    encode(&[Frame::Stream { stream, offset, data: Bytes::copy_from_slice(data) }])
+}
+
 /// Packets that are wrong, and the codes of SPEC section 8.
 fn mistakes() -> Vec<(&'static str, Bytes, Code)> {
     use Code::{
-        DatagramTooLarge, FrameTooLarge, MalformedFrame, MalformedMessage, MessageTooLarge, ProtocolViolation,
-        UnknownFrame,
+        DatagramTooLarge, FlowControl, FrameTooLarge, MalformedFrame, MalformedMessage, MessageTooLarge,
+        ProtocolViolation, StreamLimit, UnknownFrame,
     };
     vec![
-        ("an unknown frame", frame(0x08, &[]), UnknownFrame),
+        ("an unknown frame", frame(0x0e, &[]), UnknownFrame),
         ("an unknown frame of two bytes", frame(0x1234, b"x"), UnknownFrame),
         ("a PING with bytes after it", frame(0x06, &[1, 1]), MalformedFrame),
         ("a PING without an id", frame(0x06, &[]), MalformedFrame),
@@ -46,10 +51,35 @@ fn mistakes() -> Vec<(&'static str, Bytes, Code)> {
         ("a CLOSE whose reason is no text", frame(0x02, &[0, 1, 0xff]), MalformedFrame),
         ("a length over 64 KiB", Bytes::from_static(&[0x03, 0x80, 0x01, 0x00, 0x01]), FrameTooLarge),
         (
-            "a stream that is not there",
-            encode(&[Frame::Stream { stream: 1, offset: 0, data: Bytes::new() }]),
+            "a stream of the server's that is not there",
+            encode(&[Frame::Stream { stream: 2, offset: 0, data: Bytes::new() }]),
             ProtocolViolation,
         ),
+        ("END of a stream that is not there", encode(&[Frame::End { stream: 2, size: 0 }]), ProtocolViolation),
+        ("RESET of a stream that is not there", encode(&[Frame::Reset { stream: 4, code: 0 }]), ProtocolViolation),
+        ("STOP of a stream that is not there", encode(&[Frame::Stop { stream: 6, code: 0 }]), ProtocolViolation),
+        ("END of the message stream", encode(&[Frame::End { stream: 0, size: 0 }]), ProtocolViolation),
+        ("RESET of the message stream", encode(&[Frame::Reset { stream: 0, code: 0 }]), ProtocolViolation),
+        ("STOP of the message stream", encode(&[Frame::Stop { stream: 0, code: 0 }]), ProtocolViolation),
+        ("a stream beyond those that are allowed", above(201, 0, b""), StreamLimit),
+        ("a gap in a stream", above(1, 1, b"x"), ProtocolViolation),
+        ("stream bytes beyond the credit of a stream", above(1, 0, &[0; 16_385]), FlowControl),
+        (
+            "stream bytes after END",
+            [above(1, 0, b"x"), encode(&[Frame::End { stream: 1, size: 1 }]), above(1, 1, b"x")].concat().into(),
+            ProtocolViolation,
+        ),
+        (
+            "another END",
+            encode(&[Frame::End { stream: 1, size: 0 }, Frame::End { stream: 1, size: 1 }]),
+            ProtocolViolation,
+        ),
+        (
+            "done of a stream that was not ended",
+            [above(1, 0, b""), encode(&[Frame::Ack { stream: 1, received: frames::DONE, limit: 0 }])].concat().into(),
+            ProtocolViolation,
+        ),
+        ("datagrams taken that were never sent", encode(&[Frame::Taken { count: 1 }]), ProtocolViolation),
         ("a gap", stream(1, b"x"), ProtocolViolation),
         (
             "an ACK of what was never sent",

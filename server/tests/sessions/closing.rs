@@ -21,7 +21,7 @@ on_every_transport! {
     a_handler_that_panics_ends_its_own_session_only,
     sending_on_a_closed_session_says_that_it_is_closed,
     a_waiting_send_is_told_of_the_close_at_once,
-    a_connection_that_is_cut_ends_the_session_as_lost,
+    a_connection_that_is_cut_ends_the_session_as_lost_when_its_window_has_passed,
 }
 
 /// An application that tells how its session ended, after taking everything.
@@ -231,9 +231,10 @@ async fn a_waiting_send_is_told_of_the_close_at_once(transport: Transport) {
     drop(client);
 }
 
-async fn a_connection_that_is_cut_ends_the_session_as_lost(transport: Transport) {
+async fn a_connection_that_is_cut_ends_the_session_as_lost_when_its_window_has_passed(transport: Transport) {
     let (tell, mut told) = mpsc::channel(1);
     let mut config = config();
+    config.limits.resume_window = Duration::from_millis(300);
     // A poll that is cut shows as silence only.
     config.limits.idle_timeout = Duration::from_secs(1);
     config.limits.heartbeat_interval = Duration::from_millis(500);
@@ -250,8 +251,7 @@ async fn a_connection_that_is_cut_ends_the_session_as_lost(transport: Transport)
     .await;
     wire.cut().await;
     let (_, closed) = within("the end", told.recv()).await.unwrap();
-    let expected = if transport == Transport::Poll { Code::IdleTimeout } else { Code::LinkLost };
-    assert_eq!((closed.code, closed.application), (expected as u32, false), "{closed:?}");
+    assert_eq!((closed.code, closed.application), (Code::LinkLost as u32, false), "{closed:?}");
     assert!(!closed.reason.is_empty());
 }
 
@@ -259,7 +259,9 @@ async fn a_connection_that_is_cut_ends_the_session_as_lost(transport: Transport)
 #[tokio::test]
 async fn a_carrier_that_its_client_closes_by_itself_ends_the_session() {
     let (tell, mut told) = mpsc::channel(1);
-    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(watching(tell))).await;
+    let mut config = config();
+    config.limits.resume_window = Duration::ZERO;
+    let Running { server: _server, place, .. } = &start(config, |builder| builder.on_session(watching(tell))).await;
     for (transport, code, expected) in [
         (Transport::WebTransport, 0, by_application(0, "bye")),
         (Transport::WebTransport, 123_456, by_application(123_456, "bye")),

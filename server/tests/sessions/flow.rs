@@ -171,11 +171,8 @@ async fn of_datagrams_that_nobody_takes_the_oldest_go(transport: Transport) {
     let client = Client::connect(place, transport).await;
     within("the datagrams to leave", async {
         for number in 0..=LAST {
-            // One after the other: its own queue holds the newest 64.
             client.send_datagram(number.to_be_bytes().to_vec(), None).unwrap();
-            while client.stats().datagrams_out <= u64::from(number) {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
         }
     })
     .await;
@@ -192,8 +189,8 @@ async fn of_datagrams_that_nobody_takes_the_oldest_go(transport: Transport) {
     assert!(numbers.len() <= 256, "{} datagrams were kept", numbers.len());
     assert!(numbers.is_sorted());
     if transport != Transport::WebTransport {
-        // There they may be lost, and overtaken by the message.
-        assert_eq!((numbers.len(), numbers.last()), (256, Some(&LAST)));
+        // There they may be lost. Elsewhere those that wait wait with the client, where newer ones replace them.
+        assert!(numbers.len() < 200, "{} datagrams were under way", numbers.len());
     }
 }
 

@@ -14,7 +14,7 @@ on_every_transport! {
     sessions_in_all_are_limited,
     sessions_of_one_address_are_limited,
     openings_of_one_address_are_limited,
-    a_client_that_falls_silent_is_closed,
+    a_client_that_falls_silent_has_lost_its_link,
     a_quiet_session_stays_open,
     places_come_back_however_sessions_end,
 }
@@ -82,26 +82,28 @@ async fn openings_of_one_address_are_limited(transport: Transport) {
     }
 }
 
-async fn a_client_that_falls_silent_is_closed(transport: Transport) {
+async fn a_client_that_falls_silent_has_lost_its_link(transport: Transport) {
     let (tell, mut told) = mpsc::channel(1);
     let application = move |session: Session| {
         let tell = tell.clone();
-        async move { tell.send(session.closed().await).await.unwrap() }
+        async move { tell.send((session.closed().await, session.transport())).await.unwrap() }
     };
     let mut config = config();
     config.limits.idle_timeout = Duration::from_secs(1);
     config.limits.heartbeat_interval = Duration::from_millis(200);
     config.limits.poll_hold = Duration::from_millis(300);
+    config.limits.resume_window = Duration::from_millis(500);
     let Running { server: _server, place, .. } = &start(config, |builder| builder.on_session(application)).await;
     let mut wire = Wire::connect(place, transport).await;
     let started = std::time::Instant::now();
     wire.send_frames(&[Frame::Ping { id: 1 }]).await;
     // It leaves the server's PINGs where they are: with polls, it stops to ask for them.
-    let closed = within("the end of the session", told.recv()).await.unwrap();
-    assert_eq!((closed.code, closed.application), (Code::IdleTimeout as u32, false), "{closed:?}");
-    assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
+    let (closed, carrier) = within("the end of the session", told.recv()).await.unwrap();
+    assert_eq!((closed.code, closed.application), (Code::LinkLost as u32, false), "{closed:?}");
+    assert_eq!(carrier, None);
+    assert!(started.elapsed() >= Duration::from_millis(1_400), "{:?}", started.elapsed());
     if transport != Transport::Poll {
-        assert_eq!(wire.next_close().await.0, Code::IdleTimeout as u32);
+        assert!(matches!(wire.end().await, crate::common::Incoming::Lost(_)), "nothing is said to who is silent");
     }
 }
 
@@ -160,7 +162,7 @@ async fn places_come_back_however_sessions_end(transport: Transport) {
         client.close(0, "");
         client.end().await;
         let mut wire = Wire::connect_when_free(place, transport).await;
-        wire.send(crate::common::Outgoing::Packet(bytes::Bytes::from_static(&[0x08, 0]))).await;
+        wire.send(crate::common::Outgoing::Packet(bytes::Bytes::from_static(&[0x0e, 0]))).await;
         wire.next_close().await;
         Wire::connect_when_free(place, transport).await.cut().await;
         let wire = Wire::connect_when_free(place, transport).await;

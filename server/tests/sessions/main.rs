@@ -12,5 +12,6 @@ mod flow;
 mod limits;
 mod messages;
 mod opening;
+mod resume;
 mod shutdown;
 mod uplink;

@@ -94,8 +94,7 @@ async fn a_drain_cuts_a_client_that_takes_nothing(transport: Transport) {
     assert!(took < Duration::from_millis(2_500), "the drain took {took:?}");
     none_left(&alive).await;
     client.resume();
-    client.closed().await;
-    client.end().await;
+    client.has_no_link().await;
 }
 
 /// The sockets of sessions that had left HTTP behind stayed open, and their handlers waiting.
@@ -117,8 +116,7 @@ async fn a_server_that_is_dropped_ends_its_sessions(transport: Transport) {
     client.message().await;
     drop(server);
     none_left(&alive).await;
-    client.closed().await;
-    client.end().await;
+    client.has_no_link().await;
     within("the TCP port", async {
         while TcpListener::bind(place.tcp.unwrap()).is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -155,7 +153,7 @@ async fn a_draining_server_refuses_who_is_new() {
     within("the drain", drain).await.unwrap();
     assert!(TcpStream::connect(place.tcp.unwrap()).await.is_err());
     slow.resume();
-    slow.closed().await;
+    slow.has_no_link().await;
 }
 
 #[tokio::test]
