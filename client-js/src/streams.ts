@@ -251,7 +251,6 @@ class Writer implements Half {
         this.#written?.resolve();
       }
     } catch (error) {
-      streams.reset(this.#id, 0); // it is known now
       this.fail(said(error));
     }
   }

@@ -87,13 +87,10 @@ export class Streams {
     this.#writable(id).finish();
   }
 
-  /** Gives our half up, unless it is finished. Who does so knows that nothing more can be written, whatever the reason. */
+  /** Gives our half up, unless it is finished. */
   reset(id: number, code: number): void {
-    const sending = this.#table.get(id)?.sending;
-    sending?.reset(code);
-    sending?.told();
+    this.#table.get(id)?.sending.reset(code);
     this.#note(id);
-    this.#forgetIfOver(id);
   }
 
   /** Everything that has arrived and was not read. Throws StreamError. */
@@ -120,6 +117,7 @@ export class Streams {
   /** Nobody holds the stream any more: what is not over is given up, and how it ended is of no interest. */
   release(id: number): void {
     this.reset(id, 0);
+    this.#table.get(id)?.sending.told();
     this.stop(id, 0);
   }
 
