@@ -541,8 +541,11 @@ impl Runner {
             if let Err(close) = self.machine.handle_native_frame(now, &mut Some(stream), frame) {
                 self.machine.handle_violation(now, close);
             }
-        } else if self.is_server && link != self.machine.link() {
-            // Another link has taken over: what still arrives on this one is dropped.
+        } else if self.is_server {
+            // When another link has taken over, what still arrives on this one is dropped.
+            if link == self.machine.link() {
+                self.machine.handle_frame(now, frame);
+            }
         } else if link < self.links {
             self.machine.handle_late_frame(now, frame);
         } else {

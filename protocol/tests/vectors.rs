@@ -5,7 +5,9 @@ mod common;
 use bytes::Bytes;
 use common::{FrameText, MessageText, Raw, code, encoded, folder, read};
 use serde::Deserialize;
-use throughline_protocol::{Close, Config, Decoder, Event, Frame, FrameError, LinkTraits, Machine, Message, ResumeKey, SessionId};
+use throughline_protocol::{
+    Close, Config, Decoder, Event, Frame, FrameError, LinkTraits, Machine, Message, ResumeKey, SessionId,
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -348,7 +348,6 @@ impl Streams {
         if let Some(stream) = self.table.get_mut(&id)
             && stream.receiving.refuse(code)
         {
-            self.acks.remove(&id);
             self.control.insert(id);
         }
         self.forget_if_over(id);
