@@ -14,7 +14,8 @@ export interface LinkView {
   readonly rttMs: number;
   readonly bytesPerSecond: number;
   readonly ages: readonly number[];
-  readonly summary: string;
+  /** Sentences: what carries the session, why, and when better transports are tried again. */
+  readonly explained: string;
   readonly attempts: readonly AttemptView[];
   /** For how long from now nothing comes through, ms. */
   readonly blocked: ReadonlyMap<Transport, number>;
@@ -104,7 +105,7 @@ export class LinkPanel {
     }
     for (const button of this.#troubles) button.disabled = !transport;
     setText(element('block-what'), transport ? LABELS[transport] : 'this transport');
-    this.#explain(view.summary, view.attempts);
+    this.#explain(view.explained, view.attempts);
     const spark = element<HTMLCanvasElement>('spark');
     if (spark.clientWidth > 0) {
       const color = getComputedStyle(root).getPropertyValue('--now').trim() || '#93a1bd';
@@ -113,9 +114,9 @@ export class LinkPanel {
     }
   }
 
-  #explain(summary: string, attempts: readonly AttemptView[]): void {
+  #explain(explained: string, attempts: readonly AttemptView[]): void {
     const newest = attempts.slice(-12);
-    const key = JSON.stringify([summary, newest]);
+    const key = JSON.stringify([explained, newest]);
     if (key === this.#explained) return;
     this.#explained = key;
     const list = create('ol');
@@ -127,7 +128,7 @@ export class LinkPanel {
       if (attempt.reason) line.append(`: ${attempt.reason}`);
       list.append(line);
     }
-    element('explain').replaceChildren(create('p', '', summary), list);
+    element('explain').replaceChildren(create('p', '', explained), list);
   }
 }
 

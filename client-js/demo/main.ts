@@ -215,7 +215,7 @@ function refresh(): void {
   const now = performance.now();
   const stats = session.stats();
   metrics.sampleBytes(stats.bytesIn, now);
-  const { summary, attempts } = session.explain();
+  const { text, attempts } = session.explain();
   panel.update({
     state: session.state,
     transport: session.transport,
@@ -225,7 +225,7 @@ function refresh(): void {
     rttMs: stats.rttMs ?? Number.NaN,
     bytesPerSecond: metrics.bytesPerSecond(),
     ages: metrics.ages,
-    summary,
+    explained: sentences(text),
     attempts,
     blocked: new Map(Array.from(blockedUntil, ([transport, until]) => [transport, until - now])),
     journey,
@@ -294,6 +294,14 @@ function force(allowed: Transport[] | null): void {
   upload = null;
   banner.show('busy', allowed ? `Connecting over ${allowed.map(label).join(', ')} …` : 'Connecting …');
   connection.reopen(allowed);
+}
+
+/** What `explain()` says in sentences, without its lists: the panel shows those in its own way. */
+function sentences(text: string): string {
+  return text
+    .split('\n')
+    .filter((line) => !line.startsWith('- '))
+    .join(' ');
 }
 
 /** Age of the newest state by the server's clock, ms; NaN while unknown. */
