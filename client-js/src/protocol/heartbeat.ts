@@ -2,7 +2,7 @@
 // (SPEC section 6).
 
 import { PING, PONG, type Welcome, writeFields } from './frames.js';
-import { MAX_OPEN_PINGS, MIN_DOUBT_MS, QUIET_MS } from './limits.js';
+import { MAX_OPEN_PINGS, MIN_DOUBT_MS } from './limits.js';
 import type { Writer } from './varint.js';
 
 /** Times that a PING may be late while other things still arrive: it may stand behind them in a queue. */
@@ -16,6 +16,7 @@ export class Heartbeat {
   /** Whether the server has answered a PING on this link: that it carries frames both ways. */
   isProven = false;
   isSuspect = false;
+  readonly #quietMs: number;
   #heartbeatMs = 0;
   #idleMs = 0;
   #heard = 0;
@@ -31,6 +32,11 @@ export class Heartbeat {
   /** When to ask whether the link still lives, because it went quiet after traffic. */
   #quietAt = Infinity;
   #clockOffsetMs = 0;
+
+  /** `quietMs`: how long it may be quiet after traffic before a PING asks why. */
+  constructor(quietMs: number) {
+    this.#quietMs = quietMs;
+  }
 
   // ---- the link ----
 
@@ -64,7 +70,7 @@ export class Heartbeat {
 
   /** A frame that is no PONG came or went: if it is quiet after that, a PING asks why. */
   traffic(now: number, arrived: boolean): void {
-    this.#quietAt = arrived ? now + QUIET_MS : Math.min(this.#quietAt, now + QUIET_MS);
+    this.#quietAt = Math.min(now + this.#quietMs, arrived ? Infinity : this.#quietAt);
   }
 
   handlePing(id: number): void {

@@ -25,7 +25,7 @@ import {
   writeFields,
 } from './frames.js';
 import { Heartbeat } from './heartbeat.js';
-import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_REASON, STREAM_CHUNK, WINDOW } from './limits.js';
+import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_REASON, QUIET_MS, STREAM_CHUNK, WINDOW } from './limits.js';
 import { assembler, encodeMessage, type Message } from './message.js';
 import type { Counters, Gap, LinkTraits, MachineEvent } from './report.js';
 import { StreamReceiver, StreamSender } from './stream.js';
@@ -65,7 +65,7 @@ export class Machine {
   #kept: Uint8Array[] = [];
   readonly #outgoing = new DatagramSlots();
   readonly #credit = new DatagramCredit();
-  readonly #heartbeat = new Heartbeat();
+  readonly #heartbeat: Heartbeat;
   readonly #messages: { message: Message; taken: () => void }[] = [];
   #firstMessage = 0;
   readonly #events: MachineEvent[] = [];
@@ -77,6 +77,11 @@ export class Machine {
   #leaveAt = Infinity;
   #isLeaving = false;
   #isReady = false;
+
+  /** `quietMs`: how long it may be quiet after traffic before a PING asks whether the link still lives. */
+  constructor(quietMs = QUIET_MS) {
+    this.#heartbeat = new Heartbeat(quietMs);
+  }
 
   // ---- the link ----
 
