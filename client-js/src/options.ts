@@ -19,7 +19,10 @@ export interface ConnectOptions {
   readonly hedgeMs?: number;
   /** When the next transport starts if the one above it has not answered, in milliseconds. Default 1,000. */
   readonly stepMs?: number;
-  /** Bytes that may wait to be acknowledged before `send` throws. Default 16 MiB. */
+  /**
+   * Bytes that may wait to be acknowledged before `send` throws; one message may go beyond it. Default 262,144.
+   * More than a path holds (bandwidth × round trip) only grows old in the queue.
+   */
   readonly maxBufferedBytes?: number;
   /** Where WebTransport listens, instead of asking the server. */
   readonly webtransport?: WebTransportEndpoint;

@@ -162,6 +162,24 @@ describe('websocket', () => {
   });
 });
 
+/** A bidirectional stream; `down` is what the server writes on it. */
+class FakeStream {
+  readonly #down = new TransformStream<Uint8Array, Uint8Array>(undefined, { highWaterMark: 100 });
+  readonly down = this.#down.writable.getWriter();
+  readonly readable = this.#down.readable;
+  readonly written: Uint8Array[] = [];
+  ended = '';
+  readonly writable = new WritableStream<Uint8Array>({
+    write: (bytes) => void this.written.push(bytes),
+    close: () => {
+      this.ended = 'finished';
+    },
+    abort: () => {
+      this.ended = 'reset';
+    },
+  });
+}
+
 class FakeWebTransport {
   static newest: FakeWebTransport;
   readonly down = new TransformStream<Uint8Array, Uint8Array>(undefined, { highWaterMark: 100 });
@@ -180,6 +198,9 @@ class FakeWebTransport {
     this.fail = reject;
   });
   readonly incomingBidirectionalStreams: ReadableStream;
+  accept: (stream: unknown) => void = () => {};
+  /** Native streams, by whoever opened them. */
+  readonly natives: FakeStream[] = [];
   readonly datagrams = {
     maxDatagramSize: 1024,
     readable: this.incoming.readable,
@@ -210,8 +231,17 @@ class FakeWebTransport {
       },
     });
     this.incomingBidirectionalStreams = new ReadableStream({
-      start: (controller) => controller.enqueue({ readable: this.down.readable, writable }),
+      start: (controller) => {
+        this.accept = (stream) => controller.enqueue(stream);
+        controller.enqueue({ readable: this.down.readable, writable });
+      },
     });
+  }
+
+  createBidirectionalStream(): Promise<unknown> {
+    const native = new FakeStream();
+    this.natives.push(native);
+    return Promise.resolve(native);
   }
 
   close(info: unknown): void {
@@ -272,6 +302,48 @@ describe('webtransport', () => {
     await incoming.write(Uint8Array.of(9));
     await settle();
     expect(datagrams).toEqual([Uint8Array.of(9)]);
+  });
+
+  it('opens native streams, whose ends mean nothing', async () => {
+    const { link, wt, lost, writable } = await transported();
+    const received: Frame[] = [];
+    const stream = await link.streams?.open({ frame: (frame) => received.push(frame) });
+    const [native] = wt.natives;
+    const before = writable();
+    stream?.send(Uint8Array.of(3, 2, 1, 0));
+    await native?.down.write(Uint8Array.of(3, 3));
+    await native?.down.write(Uint8Array.of(1, 0, 9));
+    await settle();
+    expect(native?.written).toEqual([Uint8Array.of(3, 2, 1, 0)]);
+    expect(writable()).toBeGreaterThan(before);
+    expect(received).toMatchObject([{ type: 'stream', stream: 1, offset: 0 }]);
+    stream?.finish(false);
+    await native?.down.close();
+    await settle();
+    expect([native?.ended, stream?.room(), lost]).toEqual(['finished', 0, []]);
+    const other = await link.streams?.open({ frame: () => {} });
+    other?.finish(true);
+    await settle();
+    expect(wt.natives[1]?.ended).toBe('reset');
+    link.abort();
+    await expect(link.streams?.open({ frame: () => {} })).rejects.toThrow('the link has ended');
+  });
+
+  it('takes native streams that the server opens', async () => {
+    const { wt, streams, violations } = await transported();
+    const natives = [new FakeStream(), new FakeStream()];
+    for (const native of natives) {
+      wt.accept(native);
+      await native.down.write(Uint8Array.of(3, 3, 2, 0, 7));
+    }
+    await settle();
+    expect(streams.map(({ received }) => received.length)).toEqual([1, 1]);
+    streams[0]?.stream.send(Uint8Array.of(3, 2, 2, 0));
+    await settle();
+    expect(natives[0]?.written).toHaveLength(1);
+    await natives[1]?.down.write(Uint8Array.of(0x3f, 0));
+    await settle();
+    expect(violations).toEqual([4]);
   });
 
   it('finishes the stream before it closes the session', async () => {
