@@ -407,3 +407,46 @@ describe('violations', () => {
     });
   }
 });
+
+it('whatever arrives, the machine answers with CLOSE or goes on', () => {
+  let state = 7;
+  const random = (below: number): number => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+  const number = (): number => [0, 1, 2, 3, 4, 5, 16_384, 16_385, 2 ** 53 - 1][random(9)] ?? 0;
+  const codes = new Set<string | undefined>();
+  for (let round = 0; round < 3_000; round++) {
+    const { peer, machine, streams } = opened({}, { nativeStreams: random(2) === 0 });
+    streams.open();
+    streams.write(1, new Uint8Array(random(20_000)));
+    for (let count = 0; count < 12; count++) {
+      const stream = number();
+      const frame = [
+        data(stream, random(3), new Uint8Array(random(3))),
+        ack(stream, number(), number()),
+        end(stream, random(4)),
+        reset(stream, 1),
+        stop(stream, 2),
+        ping(number()),
+        { type: 'pong', id: number(), timeUs: number() },
+        { type: 'taken', count: number() },
+        { type: 'streams', limit: number() },
+        { type: 'goaway', delayMs: number() },
+        { type: 'datagram', data: new Uint8Array(random(2) ? 1_100 : 1_101) },
+      ][random(11)] as Frame;
+      if (random(3) === 0) {
+        machine.handleNativeFrame(peer.now, undefined, frame);
+      } else if (random(4) === 0) {
+        machine.handleLateFrame(peer.now, frame);
+      }
+      const sent = peer.receive(frame);
+      codes.add(Peer.codeOf([...sent, ...peer.pass(random(3_000)), ...peer.native(2)]));
+      for (const id of streams.touched()) {
+        errorOf(() => streams.read(id));
+        errorOf(() => streams.write(id, new Uint8Array(random(99))));
+      }
+    }
+  }
+  expect([...codes].sort()).toEqual(['DATAGRAM_TOO_LARGE', 'PROTOCOL_VIOLATION', 'STREAM_LIMIT', undefined]);
+});
