@@ -2,8 +2,11 @@
 //! input, on every run of the tests.
 
 use bytes::{Bytes, BytesMut};
-use throughline_protocol::limits::{MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_PACKET};
-use throughline_protocol::{Close, Config, Datagram, Decoder, Event, Frame, Machine, Message, ResumeKey, SessionId};
+use throughline_protocol::limits::{INITIAL_CLIENT_STREAMS, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_PACKET};
+use throughline_protocol::{
+    Candidate, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, Message, ResumeKey, SessionId,
+    StreamRead,
+};
 
 /// Type and length, each in its longest form.
 const LONGEST_HEADER: usize = 16;
@@ -57,11 +60,14 @@ pub(crate) fn machine(input: &[u8]) {
     const MAX_MESSAGE: usize = 2_000;
     const WINDOW: u64 = 1_000;
     const SEND_BUFFER: u64 = 3_000;
+    const SESSION_STREAMS: u64 = 40_000;
     let mut input = Input(input);
     let config = Config {
         max_message_bytes: MAX_MESSAGE,
         receive_window_bytes: WINDOW,
         send_buffer_bytes: SEND_BUFFER,
+        max_streams: MAX_STREAMS,
+        session_stream_bytes: SESSION_STREAMS,
         ..Config::default()
     };
     let server = input.byte() & 1 == 0;
@@ -71,9 +77,11 @@ pub(crate) fn machine(input: &[u8]) {
     let mut now = 1_700_000_000_000_000;
     let (mut taken, mut taken_bytes) = (0, 0);
     let mut ended = false;
-    machine.link_opened(now, None, None);
+    let mut streams = Streams::default();
+    let mut candidates: Vec<Candidate> = Vec::new();
+    machine.link_opened(now, LinkTraits::default());
     while !input.0.is_empty() {
-        match input.byte() % 16 {
+        match input.byte() % 20 {
             0..=5 => {
                 // Bytes of a link. They are frames, mostly, since the fuzzer learns to write them.
                 let len = usize::from(input.byte());
@@ -127,21 +135,44 @@ pub(crate) fn machine(input: &[u8]) {
                     assert!(!ended, "told twice");
                     ended = true;
                 }
+                Some(Event::Stream(id)) => streams.open.push((id, 0)),
                 None => {}
             },
             13 => {
-                let native = input.byte();
-                let resume = (native & 1 == 1).then(|| u64::from(input.byte()));
-                decoder = Decoder::new();
-                machine.link_opened(now, (native > 100).then_some(usize::from(native) * 6), resume);
+                let (native, received) = (input.byte(), u64::from(input.byte()));
+                let traits = LinkTraits {
+                    native_datagrams: (native > 100).then_some(usize::from(native) * 6),
+                    native_streams: native & 2 == 2,
+                };
+                match machine.offer(now, received) {
+                    _ if !server => {
+                        decoder = Decoder::new();
+                        machine.link_opened(now, traits);
+                    }
+                    Ok(candidate) => candidates.push(candidate),
+                    Err(_) => {}
+                }
             }
-            14 => machine.close(now, Close::application(u32::from(input.byte()), "fuzz")),
-            _ => match input.byte() % 8 {
-                0 => machine.link_lost("fuzz"),
+            14 => {
+                let (id, native) = (u64::from(input.byte()), input.byte());
+                let traits = LinkTraits { native_datagrams: None, native_streams: native & 1 == 1 };
+                if let Some(candidate) = candidates.pop()
+                    && machine.adopt(now, &candidate, traits, &Frame::Ping { id }).is_ok()
+                {
+                    decoder = Decoder::new();
+                }
+            }
+            15 => match input.byte() % 10 {
+                0 => machine.link_lost(now, "fuzz"),
                 1 => machine.link_closed(7, "fuzz"),
+                2 => machine.close(now, Close::application(u32::from(input.byte()), "fuzz")),
+                3 => machine.go_away(now, u64::from(input.byte())),
+                4 => machine.handle_late_frame(now, Frame::Ack { stream: 0, received: input.byte().into(), limit: 9 }),
                 _ => machine.heard_from(now),
             },
+            _ => streams.step(&mut machine, now, &mut input),
         }
+        streams.check(&machine, server);
         send(&mut machine, now);
         if server {
             // The header of a message has between 2 and 16 bytes.
@@ -149,6 +180,70 @@ pub(crate) fn machine(input: &[u8]) {
             assert!(waiting <= WINDOW + MAX_MESSAGE as u64 + 16, "{waiting} bytes wait");
             assert!(machine.buffered_bytes() < SEND_BUFFER + MAX_MESSAGE as u64 + 16);
         }
+    }
+}
+
+/// Streams that a fuzzed server lets its peer have at once.
+const MAX_STREAMS: u64 = 4;
+
+/// The streams of a machine, and what their application does.
+#[derive(Default)]
+struct Streams {
+    /// Each with what was read from it.
+    open: Vec<(u64, usize)>,
+}
+
+impl Streams {
+    fn step(&mut self, machine: &mut Machine, now: u64, input: &mut Input<'_>) {
+        let (what, which) = (input.byte() % 12, usize::from(input.byte()));
+        if what == 0 {
+            return self.open.extend(machine.open_stream().ok().map(|id| (id, 0)));
+        }
+        if let Some(id) = machine.poll_unrouted() {
+            machine.route(id, which.is_multiple_of(2));
+        }
+        let Some(index) = which.checked_rem(self.open.len()) else { return };
+        let (id, read) = &mut self.open[index];
+        let id = *id;
+        match what {
+            1 | 2 => {
+                let data = vec![7; usize::from(input.byte()) * 200];
+                let written = machine.stream_write(id, &Bytes::from(data));
+                assert!(written.is_err() || written.is_ok_and(|written| written <= 65_536));
+            }
+            3 | 4 => {
+                if let Ok(StreamRead::Data(data)) = machine.stream_read(id, usize::from(input.byte()) * 100 + 1) {
+                    *read += data.len();
+                }
+            }
+            5 => drop(machine.stream_finish(id)),
+            6 => machine.stream_reset(id, 7),
+            7 => machine.stream_stop(id, 8),
+            8 => {
+                machine.stream_release(id);
+                self.open.swap_remove(index);
+            }
+            9 | 10 => {
+                // What the peer may say of it, natively or not.
+                let (offset, len) = (u64::from(input.byte()) * 64, usize::from(input.byte()));
+                let data = Bytes::copy_from_slice(input.take(len));
+                let frame = Frame::Stream { stream: id, offset, data };
+                if which.is_multiple_of(2) {
+                    machine.handle_frame(now, frame);
+                } else if let Err(close) = machine.handle_native_frame(now, &mut None, frame) {
+                    machine.handle_violation(now, close);
+                }
+            }
+            _ => drop(machine.poll_native(id, 1_000)),
+        }
+    }
+
+    /// The peer has no more open than it may.
+    fn check(&mut self, machine: &Machine, is_server: bool) {
+        self.open.retain(|(id, _)| machine.has_stream(*id));
+        let (parity, most) = if is_server { (1, MAX_STREAMS) } else { (0, INITIAL_CLIENT_STREAMS) };
+        let theirs = self.open.iter().filter(|(id, _)| id % 2 == parity).count() as u64;
+        assert!(theirs <= most, "{theirs} streams of the peer");
     }
 }
 

@@ -9,8 +9,8 @@ use common::encoded;
 use proptest::prelude::*;
 use throughline_protocol::limits::{INITIAL_CLIENT_CREDIT, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_REASON};
 use throughline_protocol::{
-    Close, Config, Datagram, Decoder, Event, Frame, Machine, Message, Origin, ResumeKey, SessionId, TrySendError,
-    Welcome, varint,
+    Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, Message, Origin, ResumeKey, SessionId,
+    TrySendError, Welcome, varint,
 };
 
 fn number() -> impl Strategy<Value = u64> {
@@ -24,9 +24,15 @@ fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
 
 fn welcome() -> impl Strategy<Value = Frame> {
     let ids = (any::<[u8; 16]>(), any::<[u8; 16]>());
-    let numbers = (number(), number(), number(), number(), number(), number());
+    let numbers = (number(), number(), number(), number(), number(), number(), number(), number());
     (ids, any::<bool>(), numbers, 1..=varint::MAX, 1..=varint::MAX).prop_map(
-        |((session, key), resumed, (version, link, time_us, max_message, received, limit), heartbeat_ms, idle_ms)| {
+        |(
+            (session, key),
+            resumed,
+            (version, link, time_us, max_message, received, limit, streams, window_ms),
+            heartbeat_ms,
+            idle_ms,
+        )| {
             Frame::Welcome(Welcome {
                 version,
                 session: SessionId(session),
@@ -39,6 +45,8 @@ fn welcome() -> impl Strategy<Value = Frame> {
                 max_message,
                 received,
                 limit,
+                streams,
+                window_ms,
             })
         },
     )
@@ -59,7 +67,32 @@ fn frame() -> impl Strategy<Value = Frame> {
         bytes(MAX_DATAGRAM).prop_map(Frame::Datagram),
         number().prop_map(|id| Frame::Ping { id }),
         (number(), number()).prop_map(|(id, time_us)| Frame::Pong { id, time_us }),
+        (number(), number()).prop_map(|(stream, size)| Frame::End { stream, size }),
+        (number(), any::<u32>()).prop_map(|(stream, code)| Frame::Reset { stream, code }),
+        (number(), any::<u32>()).prop_map(|(stream, code)| Frame::Stop { stream, code }),
+        number().prop_map(|limit| Frame::Streams { limit }),
+        number().prop_map(|count| Frame::Taken { count }),
+        any::<u32>().prop_map(|delay| Frame::GoAway { delay_ms: delay.into() }),
     ]
+}
+
+/// Frames of a few streams, with values that may be right.
+fn stream_frame() -> impl Strategy<Value = Frame> {
+    let (id, small) = (|| 0u64..6, || prop_oneof![3 => 0u64..4, 1 => number()]);
+    prop_oneof![
+        3 => (id(), small(), bytes(9)).prop_map(|(stream, offset, data)| {
+            Frame::Stream { stream, offset: offset.min(varint::MAX - data.len() as u64), data }
+        }),
+        1 => (id(), prop_oneof![small(), Just(varint::MAX)], small())
+            .prop_map(|(stream, received, limit)| Frame::Ack { stream, received, limit }),
+        1 => (id(), small()).prop_map(|(stream, size)| Frame::End { stream, size }),
+        1 => (id(), any::<u32>()).prop_map(|(stream, code)| Frame::Reset { stream, code }),
+        1 => (id(), any::<u32>()).prop_map(|(stream, code)| Frame::Stop { stream, code }),
+    ]
+}
+
+fn any_frame() -> impl Strategy<Value = Frame> {
+    prop_oneof![1 => frame(), 3 => stream_frame()]
 }
 
 /// Cuts `bytes` into pieces whose lengths go round in `lengths`.
@@ -282,8 +315,9 @@ impl Pair {
             native,
             sides: [Side::new(a, server, 0), Side::new(b, client, INITIAL_CLIENT_CREDIT)],
         };
+        let traits = pair.traits();
         for side in &mut pair.sides {
-            side.machine.link_opened(pair.now, native, None);
+            side.machine.link_opened(pair.now, traits);
         }
         pair
     }
@@ -329,6 +363,7 @@ impl Pair {
             }
             Some(Event::Datagram(data)) => assert!(other.datagrams_sent.contains(&data), "nobody sent it"),
             Some(Event::Closed(close)) => panic!("{close}"),
+            Some(Event::Stream(_)) => panic!("nobody opens streams here: the simulation does"),
         }
         true
     }
@@ -383,8 +418,25 @@ impl Pair {
             side.natives.clear();
         }
         let received = self.sides[1].machine.received();
-        self.sides[0].machine.link_opened(self.now, self.native, Some(received));
-        self.sides[1].machine.link_opened(self.now, self.native, None);
+        let (now, traits) = (self.now, self.traits());
+        let [server, client] = &mut self.sides;
+        let candidate = server.machine.offer(now, received).expect("the client says what it was sent");
+        client.machine.link_opened(now, traits);
+        let mut decoder = Decoder::new();
+        decoder.push(candidate.welcome.clone().into_bytes());
+        while let Some(frame) = decoder.next_frame().expect("a machine writes frames") {
+            client.machine.handle_frame(now, frame);
+        }
+        decoder.push(client.machine.poll_transmit(now, 1_000).expect("it chooses the link").into_bytes());
+        let first = decoder.next_frame().expect("a machine writes frames").expect("PING is whole");
+        server.machine.adopt(now, &candidate, traits, &first).expect("it is the newest");
+        while let Some(frame) = decoder.next_frame().expect("a machine writes frames") {
+            server.machine.handle_frame(now, frame);
+        }
+    }
+
+    fn traits(&self) -> LinkTraits {
+        LinkTraits { native_datagrams: self.native, native_streams: false }
     }
 
     fn check(&self) {
@@ -462,7 +514,7 @@ proptest! {
     ) {
         let config = || Config { send_buffer_bytes: 1 << 30, ..Config::default() };
         let mut sender = Machine::server(config(), SessionId([1; 16]), ResumeKey([2; 16]));
-        sender.link_opened(0, None, None);
+        sender.link_opened(0, LinkTraits::default());
         sender.handle_frame(0, Frame::Ack { stream: 0, received: 0, limit: 1 << 30 });
         for message in &messages {
             sender.send(message.clone()).expect("there is room");
@@ -479,7 +531,7 @@ proptest! {
         let mut receiver = Machine::server(
             Config { receive_window_bytes: 1 << 30, ..Config::default() }, SessionId([1; 16]), ResumeKey([2; 16]),
         );
-        receiver.link_opened(0, None, None);
+        receiver.link_opened(0, LinkTraits::default());
         while receiver.poll_transmit(0, 5_000).is_some() {}
         let mut offset = 0;
         for data in cut(stream.into(), &lengths) {
@@ -494,12 +546,15 @@ proptest! {
     }
 
     #[test]
-    fn a_machine_survives_any_frames(server in any::<bool>(), frames in proptest::collection::vec((frame(), 0u64..40_000_000), 0..40)) {
+    fn a_machine_survives_any_frames(
+        server in any::<bool>(),
+        frames in proptest::collection::vec((any_frame(), 0u64..40_000_000), 0..40),
+    ) {
         let config = Config { max_message_bytes: MAX_MESSAGE, receive_window_bytes: 5_000, ..Config::default() };
         let mut machine =
             if server { Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16])) } else { Machine::client(config) };
         let mut now = 0;
-        machine.link_opened(now, None, None);
+        machine.link_opened(now, LinkTraits::default());
         for (frame, pause) in frames {
             machine.handle_frame(now, frame);
             now += pause;

@@ -41,6 +41,12 @@ fn the_table_of_frames_has_these_types() {
         (kind::DATAGRAM, "DATAGRAM"),
         (kind::PING, "PING"),
         (kind::PONG, "PONG"),
+        (kind::END, "END"),
+        (kind::RESET, "RESET"),
+        (kind::STOP, "STOP"),
+        (kind::STREAMS, "STREAMS"),
+        (kind::TAKEN, "TAKEN"),
+        (kind::GOAWAY, "GOAWAY"),
     ]
     .map(|(number, name)| (format!("{number:#04x}"), name.to_owned()));
     assert_eq!(rows, expected);
@@ -61,7 +67,10 @@ fn the_table_of_limits_has_these_values() {
         }),
         ("reason of CLOSE".to_owned(), format!("{} bytes of UTF-8", thousands(limits::MAX_REASON as u64))),
         bytes("token", limits::MAX_TOKEN),
-        bytes("credit at the start, server to client", limits::INITIAL_CLIENT_CREDIT as usize),
+        bytes("credit at the start, server to client, on stream 0", limits::INITIAL_CLIENT_CREDIT as usize),
+        bytes("credit at the start on every other stream, each way", limits::INITIAL_STREAM_CREDIT as usize),
+        ("streams that a server may open before STREAMS".to_owned(), limits::INITIAL_CLIENT_STREAMS.to_string()),
+        ("candidates of one session".to_owned(), limits::MAX_CANDIDATES.to_string()),
     ];
     let rows: Vec<(String, String)> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     assert_eq!(rows, expected);
@@ -76,6 +85,9 @@ fn numbers_in_the_words_are_these_constants() {
         format!("`data`, all of it, at most {} bytes", thousands(limits::MAX_DATAGRAM as u64)),
         format!("the rest, at most {} bytes", thousands(limits::MAX_REASON as u64)),
         format!("The client's, towards the server, is {} (256 KiB)", thousands(limits::INITIAL_CLIENT_CREDIT)),
+        format!("The credit on each half of a new stream is {} bytes", thousands(limits::INITIAL_STREAM_CREDIT)),
+        format!("and for the server with {}. A stream beyond it", limits::INITIAL_CLIENT_STREAMS),
+        format!("More than {} candidates of one session", limits::MAX_CANDIDATES),
         format!("within {ack_delay} ms of receiving stream data"),
         format!("at most {} bytes of data into one STREAM", thousands(limits::STREAM_CHUNK as u64)),
         format!("At most {} bytes of `data`, on every transport", thousands(limits::MAX_DATAGRAM as u64)),
@@ -100,6 +112,11 @@ fn the_scenarios_name_the_defaults_of_the_configuration() {
         max_message_bytes,
         send_buffer_bytes,
         receive_window_bytes,
+        resume_window_ms,
+        max_streams,
+        stream_window_bytes,
+        stream_buffer_bytes,
+        session_stream_bytes,
     } = Config::default();
     for (name, value) in [
         ("heartbeat_ms", heartbeat_ms),
@@ -108,6 +125,11 @@ fn the_scenarios_name_the_defaults_of_the_configuration() {
         ("max_message_bytes", max_message_bytes as u64),
         ("send_buffer_bytes", send_buffer_bytes),
         ("receive_window_bytes", receive_window_bytes),
+        ("resume_window_ms", resume_window_ms),
+        ("max_streams", max_streams),
+        ("stream_window_bytes", stream_window_bytes),
+        ("stream_buffer_bytes", stream_buffer_bytes),
+        ("session_stream_bytes", session_stream_bytes),
     ] {
         let words = format!("`{name}` {}", thousands(value));
         assert!(readme.contains(&words), "README.md lacks: {words}");
