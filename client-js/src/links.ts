@@ -41,6 +41,11 @@ export class Links {
   readonly #host: LinksHost;
   #current: Carrier | undefined;
   #previous: Carrier | undefined;
+  /** Links that carried the session. */
+  count = 0;
+  /** Where the session came from when the current link took over, and why, in words. */
+  from: Transport | null = null;
+  reason = '';
 
   constructor(env: Environment, machine: Machine, host: LinksHost) {
     this.#env = env;
@@ -52,12 +57,19 @@ export class Links {
     return this.#current;
   }
 
+  get transport(): Transport | null {
+    return this.#current?.transport ?? null;
+  }
+
   /** The session goes on over this link. The current one, if there is one, is closed when the first frame has come. */
-  adopt({ transport, link, welcome, adopt }: Win): void {
+  adopt({ transport, link, welcome, adopt }: Win, reason: string): void {
     const { now } = this.#env;
     const machine = this.#machine;
     this.#forget();
     this.#previous = this.#current;
+    this.count++;
+    this.from = this.transport;
+    this.reason = reason;
     const carrier: Carrier = {
       transport,
       link,

@@ -22,20 +22,17 @@ import {
   STEP_MS,
   TRUST_MS,
 } from './limits.js';
-import type { Carrier } from './links.js';
+import type { Carrier, Links } from './links.js';
 import type { Memory } from './memory.js';
 import { type ConnectOptions, checkToken } from './options.js';
 import { protocolClose } from './protocol/close.js';
 import type { Machine } from './protocol/machine.js';
 import { type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';
 
-/** What moves a session. */
+/** Whose session it is. */
 export interface MoverHost {
-  readonly current: Carrier | undefined;
   /** Whether the session is over, or about to be: no link is looked for any more. */
-  readonly isEnding: boolean;
-  /** The session goes on over this link. */
-  take(win: Win, reason: string): void;
+  isEnding(): boolean;
   /** The machine may have something to say. */
   work(): void;
   /** There is no link, and none could be opened. */
@@ -64,6 +61,7 @@ export class Mover {
   readonly #kinds: readonly TransportKind[];
   readonly #memory: Memory;
   readonly #machine: Machine;
+  readonly #links: Links;
   readonly #host: MoverHost;
   /** The newest races, for `explain`, and those that still run. */
   #races: Race[] = [];
@@ -85,6 +83,8 @@ export class Mover {
   #climbAt = Infinity;
   /** Until when doubt is excused. */
   #excusedUntil = 0;
+  /** When the session last left a link in doubt. */
+  #fledAt = 0;
 
   constructor(
     env: Environment,
@@ -93,6 +93,7 @@ export class Mover {
     kinds: readonly TransportKind[],
     memory: Memory,
     machine: Machine,
+    links: Links,
     host: MoverHost,
   ) {
     this.#env = env;
@@ -101,6 +102,7 @@ export class Mover {
     this.#kinds = kinds;
     this.#memory = memory;
     this.#machine = machine;
+    this.#links = links;
     this.#host = host;
   }
 
@@ -134,8 +136,8 @@ export class Mover {
 
   /** The current link is late, or cannot send any more (`final`). */
   doubt(reason: string, final = false): void {
-    const { current, isEnding } = this.#host;
-    if (!current || isEnding || (this.#doubt && this.#doubt.final >= final)) {
+    const { current } = this.#links;
+    if (!current || this.#host.isEnding() || (this.#doubt && this.#doubt.final >= final)) {
       return;
     }
     const before = this.#doubt;
@@ -148,12 +150,12 @@ export class Mover {
 
   /** Something was heard again. */
   trust(): void {
-    if (this.#doubt && !this.#doubt.final && this.#host.current) {
+    if (this.#doubt && !this.#doubt.final && this.#links.current) {
       this.#doubt = undefined;
       this.#search++;
       this.#retry?.();
       this.#retry = undefined;
-      this.#seeking?.cancel(`${this.#host.current.transport} answered again`);
+      this.#seeking?.cancel(`${this.#links.current.transport} answered again`);
       this.#seeking = undefined;
       this.#planClimb();
     }
@@ -235,10 +237,10 @@ export class Mover {
       }
       return;
     }
-    if (search !== this.#search || this.#host.isEnding) {
+    if (search !== this.#search || this.#host.isEnding()) {
       return;
     }
-    if (!this.#host.current && env.now() - this.#lostAt >= (machine.welcome?.windowMs ?? 0)) {
+    if (!this.#links.current && env.now() - this.#lostAt >= (machine.welcome?.windowMs ?? 0)) {
       machine.reopen(); // the server has forgotten it
     }
     const named = machine.resumption?.session;
@@ -287,9 +289,9 @@ export class Mover {
   /** A link answered. Why it is not taken; `null` when it is. `named`: the session that its opening asked for. */
   #judge(win: Win, named: string | undefined, race: Race): string | null {
     const { transport, welcome } = win;
-    const { current, isEnding } = this.#host;
+    const { current } = this.#links;
     const session = this.#machine.resumption?.session;
-    if (isEnding) {
+    if (this.#host.isEnding()) {
       return 'the session has ended';
     }
     if (!current) {
@@ -324,6 +326,7 @@ export class Mover {
 
   #take(win: Win, race: Race, reason: string): null {
     const doubt = this.#doubt;
+    this.#fledAt = doubt ? this.#env.now() : 0;
     if (doubt && doubt.transport !== win.transport && !doubt.excused) {
       this.#memory.failed(doubt.transport, doubt.reason, doubt.useless);
     }
@@ -334,7 +337,7 @@ export class Mover {
     this.#retry?.();
     this.#retry = undefined;
     this.#lookedUpAt = this.#env.wallTime();
-    this.#host.take(win, reason);
+    this.#links.adopt(win, reason);
     this.#planClimb();
     return null;
   }
@@ -343,7 +346,7 @@ export class Mover {
     if (!up) {
       this.#seeking = undefined;
     }
-    if (!this.#host.current) {
+    if (!this.#links.current) {
       this.#host.defeated(defeat, error);
     } else if (up || !this.#doubt) {
       this.#planClimb();
@@ -364,7 +367,7 @@ export class Mover {
       ),
     );
     const idle = kinds.filter(({ name }) => !trying.has(name));
-    if (idle.length > 0 && this.#host.current && !this.#doubt) {
+    if (idle.length > 0 && this.#links.current && !this.#doubt) {
       void this.#race(idle, true);
     }
     this.#planClimb();
@@ -381,7 +384,7 @@ export class Mover {
       // The jitter keeps the pages of a site from probing in step.
       return at + ((failure?.until ?? at + first) - at) * (1 + env.random() / 4);
     });
-    if (due.length > 0 && !this.#doubt && !this.#host.isEnding) {
+    if (due.length > 0 && !this.#doubt && !this.#host.isEnding()) {
       this.#climbAt = Math.min(...due);
       this.#climb = env.timer(this.#climbAt - env.wallTime(), () =>
         this.#lookUp(this.#better().filter(({ name }) => !this.#memory.failure(name))),
@@ -391,7 +394,7 @@ export class Mover {
 
   /** What could be used here, and goes before the current transport. */
   #better(): TransportKind[] {
-    const { current } = this.#host;
+    const { current } = this.#links;
     const rank = current ? this.#rank(current.transport) : 0;
     return this.#kinds.filter((kind, index) => index < rank && kind.missing(this.#env) === null);
   }
@@ -414,7 +417,8 @@ export class Mover {
     if (now - since >= TRUST_MS) {
       this.#memory.trusted(transport);
     }
-    const pardoned = excused || now < this.#excusedUntil;
+    // Two good links in doubt, one right after the other: the path is slow, and there is no better rung below.
+    const pardoned = excused || now < this.#excusedUntil || (proven && now < this.#fledAt + EXCUSED_MS);
     const last = !pardoned && (late || !proven || this.#failures > 0);
     return { transport, reason, useless: !proven, excused: pardoned, last, final };
   }

@@ -8,7 +8,7 @@ import type { Defeat } from './ladder.js';
 import { CLOSE_MS, LATE_MS, MAX_BUFFERED_BYTES, MAX_MOVES } from './limits.js';
 import { Links } from './links.js';
 import { Memory } from './memory.js';
-import { Mover, type MoverHost } from './mover.js';
+import { Mover } from './mover.js';
 import { type ConnectOptions, checkToken, resolveBase } from './options.js';
 import {
   type Close,
@@ -55,14 +55,10 @@ export class Session {
   #rejectReady!: (error: ThroughlineError) => void;
   #resolveClosed!: (info: CloseInfo) => void;
   #state: State = 'connecting';
-  /** Links that carried the session, and times that it went from one to another. */
-  #linkCount = 0;
   #moveCount = 0;
   #gapCount = 0;
   /** The newest moves, for `explain`. */
   #moves: Move[] = [];
-  /** Where the session comes from, and why, while it moves. */
-  #change: Omit<TransportChange, 'to'> = { from: null, reason: '' };
   /** Why there is no link, or why the session ended. */
   #reason = '';
   /** How the session ends, from the moment that this is known. */
@@ -104,7 +100,11 @@ export class Session {
       checkToken(token);
     }
     this.#memory = new Memory(env, new URL(resolved).origin);
-    this.#mover = new Mover(env, resolved, options, allowed, this.#memory, this.#machine, this.#host());
+    this.#mover = new Mover(env, resolved, options, allowed, this.#memory, this.#machine, this.#links, {
+      isEnding: () => this.#closing !== undefined,
+      work: () => this.#work(),
+      defeated: (defeat, error) => this.#defeated(defeat, error),
+    });
     this.ready = new Promise((resolve, reject) => {
       this.#resolveReady = resolve;
       this.#rejectReady = reject;
@@ -141,7 +141,7 @@ export class Session {
 
   /** What carries the session now; `null` while nothing does. */
   get transport(): Transport | null {
-    return this.#links.current?.transport ?? null;
+    return this.#links.transport;
   }
 
   get state(): State {
@@ -164,7 +164,7 @@ export class Session {
       ...counters,
       rttMs: rttMs || null,
       bufferedBytes,
-      links: this.#linkCount,
+      links: this.#links.count,
       moves: this.#moveCount,
       gaps: this.#gapCount,
     };
@@ -290,25 +290,6 @@ export class Session {
   }
 
   // ---- links ----
-
-  #host(): MoverHost {
-    const session = this;
-    return {
-      get current() {
-        return session.#links.current;
-      },
-      get isEnding() {
-        return session.#closing !== undefined;
-      },
-      take: (win, reason) => {
-        this.#change = { from: this.transport, reason };
-        this.#linkCount++;
-        this.#links.adopt(win);
-      },
-      work: () => this.#work(),
-      defeated: (defeat, error) => this.#defeated(defeat, error),
-    };
-  }
 
   /** No transport worked, or the server refused. */
   #defeated({ close, retryAfterMs }: Defeat, error?: ThroughlineError): void {
@@ -496,9 +477,9 @@ export class Session {
 
   #handleOpened(gap: Gap | undefined): void {
     const reason = this.#reason;
-    const change = this.#change;
+    const { from, transport: to, reason: why } = this.#links;
     this.#setState('open');
-    this.#tell({ to: this.transport, ...change, reason: change.reason || this.explain().summary });
+    this.#tell({ from, to, reason: why || this.explain().summary });
     if (gap) {
       this.#gapCount++;
       this.#streams.fail(

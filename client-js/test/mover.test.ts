@@ -169,6 +169,18 @@ describe('make before break', () => {
     expect(tried.indexOf('poll')).toBeLessThan(tried.indexOf('websocket'));
   });
 
+  it('a second link in doubt right after the first one does not drive the session further down', async () => {
+    const { world, server, session, events } = await opened('webtransport', 'websocket', 'sse', 'poll');
+    const messages = traffic(world, session, server);
+    for (let times = 0; times < 3; times++) {
+      await world.pass(500);
+      current(server).hole = true;
+      await world.pass(2_500);
+    }
+    await messages.check();
+    expect(events).toEqual(['webtransport websocket', 'websocket websocket', 'websocket websocket']);
+  });
+
   it('two links that answer at once: one is taken, and the other one never gets a frame', async () => {
     const { world, server, session, events } = start({ stepMs: 0 }, 'websocket');
     await world.pass(3_000);
