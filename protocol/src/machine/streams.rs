@@ -384,6 +384,11 @@ impl Streams {
         self.table.get(&id).is_none_or(|stream| stream.sending.is_reset())
     }
 
+    /// Whether CLOSE may go: what was written has gone before it.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.table.values().all(|stream| stream.sending.is_flushed(stream.send_way == Way::Native))
+    }
+
     pub(super) fn all_acked(&self) -> bool {
         self.table.values().all(|stream| stream.sending.is_over() || stream.sending.sender.all_acked())
     }

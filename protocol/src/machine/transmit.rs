@@ -32,10 +32,11 @@ impl Machine {
                 self.write_welcome(now, &mut packet);
                 if flush {
                     self.write_acks(max, &mut packet); // on a new link, first of all
+                    self.streams.write_control(max, &mut packet);
                     self.write_stream(max, &mut packet);
                     self.streams.write_data(max, &mut packet);
                 }
-                if !flush || self.sender.all_sent() {
+                if !flush || (self.sender.all_sent() && self.streams.is_flushed()) {
                     let mut frame = BytesMut::new();
                     Frame::Close(close.clone()).encode(&mut frame);
                     // A reason may be long, and the packet full: then CLOSE is the next one.
@@ -75,7 +76,7 @@ impl Machine {
 
     /// STREAM and END of a stream that has a native one on this link, at most `max` bytes of them; `None` when there is nothing to send.
     pub fn poll_native(&mut self, stream: u64, max: usize) -> Option<Packet> {
-        if !matches!(self.phase, Phase::Open) {
+        if !matches!(self.phase, Phase::Open | Phase::Closing { flush: true, .. }) {
             return None;
         }
         let mut packet = packet::Builder::default();

@@ -125,6 +125,22 @@ impl Sending {
         self.phase == SendPhase::Over && self.stopped.is_none()
     }
 
+    /// Whether nothing of it has to be waited for before CLOSE. On a native stream what was sent may arrive later than what is said on the link stream.
+    pub(super) fn is_flushed(&self, native: bool) -> bool {
+        match self.phase {
+            SendPhase::Open => {
+                if native {
+                    self.sender.all_acked()
+                } else {
+                    self.sender.all_sent()
+                }
+            }
+            SendPhase::Ending { sent } => sent && !native,
+            SendPhase::Reset { sent, .. } => sent,
+            SendPhase::Over => true,
+        }
+    }
+
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.phase, SendPhase::Ending { .. })
     }
