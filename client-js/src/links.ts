@@ -23,6 +23,8 @@ export interface Carrier {
   isOpening: boolean;
   /** What came and went while it is frozen; `null` when it is not. */
   held: { readonly packets: Uint8Array<ArrayBuffer>[]; readonly events: (() => void)[] } | null;
+  /** Packets that were held, and have not left yet. */
+  readonly thawed: Uint8Array<ArrayBuffer>[];
 }
 
 /** Whom the links belong to. */
@@ -78,6 +80,7 @@ export class Links {
       natives: new Map(),
       isOpening: false,
       held: null,
+      thawed: [],
     };
     this.#current = carrier;
     adopt({
@@ -118,13 +121,20 @@ export class Links {
     if (!carrier) {
       return;
     }
-    const { link, natives, held } = carrier;
+    const { link, natives, held, thawed } = carrier;
     if (held) {
       // A black hole takes what a buffer takes.
       const { packets } = held;
       const room = () => (packets.length < FROZEN_PACKETS ? STREAM_CHUNK : 0);
       pour({ room, send: (packet) => packets.push(packet) }, (max) => machine.packet(now(), max));
       return;
+    }
+    // What was held goes first, and each packet when there is room: POSTs that run side by side arrive in any order.
+    for (; thawed.length > 0; thawed.shift()) {
+      if (link.room() <= 0) {
+        return;
+      }
+      link.send(thawed[0] as Uint8Array<ArrayBuffer>);
     }
     while (machine.hasNativeDatagram && link.datagrams?.room()) {
       link.datagrams.send(machine.nativeDatagram());
@@ -151,9 +161,7 @@ export class Links {
         if (carrier !== this.#current && carrier !== this.#previous) {
           return;
         }
-        for (const packet of packets) {
-          carrier.link.send(packet);
-        }
+        carrier.thawed.push(...packets);
         for (const event of events) {
           event();
         }

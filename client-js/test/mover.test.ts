@@ -472,17 +472,20 @@ describe('without a link', () => {
 });
 
 describe('trouble', () => {
-  it('a frozen link goes on afterwards, with all that was held back', async () => {
-    const { world, server, session, events } = await opened('websocket');
-    const messages = traffic(world, session, server);
-    for (const name of TRANSPORTS) {
-      server.conditions[name].opening = 'hang';
-    }
-    session.trouble.freeze(3_000);
-    await world.pass(5_000);
-    await messages.check();
-    expect(events).toEqual([]);
-  });
+  it.each(TRANSPORTS)(
+    'a frozen link of %s goes on afterwards, with all that was held back',
+    async (transport) => {
+      const { world, server, session, events } = await opened(transport);
+      const messages = traffic(world, session, server);
+      for (const name of TRANSPORTS) {
+        server.conditions[name].opening = 'hang';
+      }
+      session.trouble.freeze(3_000);
+      await world.pass(5_000);
+      await messages.check();
+      expect(events).toEqual([]);
+    },
+  );
 
   it('a blocked transport is left, and comes back', async () => {
     const { world, server, session, events } = await opened('webtransport', 'websocket');
