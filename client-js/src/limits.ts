@@ -36,8 +36,8 @@ export const RECONNECT_MAX_MS = 30_000;
 export const RECONNECT_MIN_MS = 50;
 /** Longest `Retry-After` that is obeyed. */
 export const MAX_RETRY_AFTER_MS = 3_600_000;
-/** A link that lived this long was good: the next loss is answered at once again. */
-export const STABLE_MS = 5_000;
+/** A link that carried the session this long was good, and its loss is answered at once; after a shorter one there is a delay, but it does not grow. */
+export const STABLE_MS = 2_000;
 /** Patience after a PING on a link in doubt: after sleep, a network change, a tab that comes back. */
 export const PROBE_MS = 5_000;
 /** A timer this late means that the machine slept or the tab was throttled. */

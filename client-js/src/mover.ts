@@ -47,6 +47,8 @@ interface Doubt {
   readonly useless: boolean;
   /** It is not the transport's fault. */
   readonly excused: boolean;
+  /** It was in doubt before it was lost. */
+  readonly late: boolean;
   /** Its transport goes last. */
   readonly last: boolean;
   /** Nothing that is heard lifts it. */
@@ -326,7 +328,7 @@ export class Mover {
 
   #take(win: Win, race: Race, reason: string): null {
     const doubt = this.#doubt;
-    this.#fledAt = doubt ? this.#env.now() : 0;
+    this.#fledAt = doubt?.late ? this.#env.now() : 0;
     if (doubt && doubt.transport !== win.transport && !doubt.excused) {
       this.#memory.failed(doubt.transport, doubt.reason, doubt.useless);
     }
@@ -411,8 +413,9 @@ export class Mover {
     { excused, final, late }: { excused: boolean; final: boolean; late: boolean },
   ): Doubt {
     const now = this.#env.now();
-    if (now - since >= STABLE_MS) {
-      this.#failures = 0;
+    if (proven) {
+      // The server waits for whoever resumes: after a moment of work the delay does not grow.
+      this.#failures = now - since >= STABLE_MS ? 0 : Math.min(this.#failures, 1);
     }
     if (now - since >= TRUST_MS) {
       this.#memory.trusted(transport);
@@ -420,7 +423,7 @@ export class Mover {
     // Two good links in doubt, one right after the other: the path is slow, and there is no better rung below.
     const pardoned = excused || now < this.#excusedUntil || (proven && now < this.#fledAt + EXCUSED_MS);
     const last = !pardoned && (late || !proven || this.#failures > 0);
-    return { transport, reason, useless: !proven, excused: pardoned, last, final };
+    return { transport, reason, useless: !proven, excused: pardoned, late, last, final };
   }
 
   #cancelRaces(): void {

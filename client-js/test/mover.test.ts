@@ -181,6 +181,16 @@ describe('make before break', () => {
     expect(events).toEqual(['webtransport websocket', 'websocket websocket', 'websocket websocket']);
   });
 
+  it('a cut before it does not excuse a link in doubt', async () => {
+    const { world, server, session, events } = await opened('webtransport', 'websocket');
+    session.cut();
+    await world.pass(1_000);
+    session.send('x');
+    current(server).hole = true;
+    await world.pass(3_000);
+    expect(events.at(-1)).toBe('webtransport websocket');
+  });
+
   it('two links that answer at once: one is taken, and the other one never gets a frame', async () => {
     const { world, server, session, events } = start({ stepMs: 0 }, 'websocket');
     await world.pass(3_000);
@@ -415,6 +425,24 @@ describe('without a link', () => {
     session.trouble.cut();
     await world.pass(60);
     expect(events).toEqual(['websocket null', 'reconnecting', 'open', 'null websocket']);
+  });
+
+  it('links that work for a moment only are replaced with a delay that does not grow', async () => {
+    const { world, session, events } = await opened('websocket');
+    world.randomValue = 0.999;
+    let longest = 0;
+    for (let times = 0; times < 30; times++) {
+      session.cut();
+      const lostAt = world.now();
+      while (session.state !== 'open') {
+        await world.pass(10);
+      }
+      longest = Math.max(longest, world.now() - lostAt);
+      await world.pass(100);
+    }
+    expect(longest).toBeGreaterThan(500);
+    expect(longest).toBeLessThan(1_100);
+    expect(events).not.toContain('gap');
   });
 
   it('names the old session for as long as the server keeps it, and then says gap', async () => {
