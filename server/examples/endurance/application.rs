@@ -1,0 +1,97 @@
+//! `endurance serve`: the application at the other end. The first message of a session says what it does.
+//!
+//! - `messages SEED COUNT LEAD`: sends COUNT numbered messages, at most LEAD ahead of what it has received, and accounts for as many, until `done`;
+//!   then answers `verdict JSON`;
+//! - `streams SEED COUNT SIZE`: see [`crate::bulk`]; answers `verdict JSON`;
+//! - `echo`: sends back what comes; a line on standard output says in the end how many messages came, and how many were sent.
+//!
+//! The configuration comes from `THROUGHLINE_*`; SIGTERM drains.
+
+use std::time::Duration;
+
+use serde_json::json;
+use throughline::{Config, Event, Message, Server, Session};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::account::{Account, Tally, numbered};
+use crate::{Failure, bulk, say};
+
+pub(crate) async fn serve() -> Result<(), Failure> {
+    let config = Config::load(None)?;
+    let drain_timeout = config.limits.drain_timeout;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let server = Server::builder().config(config).on_session(run).start().await?;
+    say(&json!({ "event": "ready", "tcp": server.tcp_addr(), "quic": server.quic_addr() }));
+    terminated.recv().await;
+    server.drain(drain_timeout).await;
+    // What the sessions' ends say must be out: they have ended, and their applications are about to.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    Ok(())
+}
+
+async fn run(session: Session) {
+    let Some(Event::Message(Message::Text(command))) = session.recv().await else { return };
+    let mut words = command.split(' ');
+    let name = words.next().unwrap_or_default();
+    let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+    match (name, &numbers[..]) {
+        ("messages", [seed, count, lead]) => {
+            let tally = messages(&session, *seed, *count as u32, *lead as u32).await;
+            answer(&session, json!(tally)).await;
+        }
+        ("streams", [seed, count, size]) => {
+            let equal = bulk::at_server(&session, *seed, *count, *size as usize).await;
+            answer(&session, json!({ "equal": equal })).await;
+        }
+        ("echo", []) => echo(&session).await,
+        _ => session.close(1, "this is not known"),
+    }
+}
+
+/// The session stays until its client closes it: the answer must arrive.
+async fn answer(session: &Session, verdict: serde_json::Value) {
+    if session.send(format!("verdict {verdict}")).await.is_ok() {
+        session.closed().await;
+    }
+}
+
+async fn messages(session: &Session, seed: u64, count: u32, lead: u32) -> Tally {
+    let (received, receiving) = watch::channel(0);
+    let account = async {
+        let received = received; // dropped at the end: the sender waits for it no more
+        let mut account = Account::new(seed, count);
+        let mut taken = 0;
+        while let Some(event) = session.recv().await {
+            let Event::Message(message) = event else { continue };
+            if message.as_text() == Some("done") {
+                break;
+            }
+            account.take(&message);
+            taken += 1;
+            received.send_replace(taken);
+        }
+        account.tally()
+    };
+    let sending = async {
+        let mut receiving = receiving;
+        for index in 0..count {
+            let gone = receiving.wait_for(|received| *received + lead > index).await.is_err();
+            if gone || session.send(numbered(!seed, index)).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(account, sending).0
+}
+
+async fn echo(session: &Session) {
+    let (mut received, mut sent) = (0_u64, 0_u64);
+    while let Some(event) = session.recv().await {
+        if let Event::Message(message) = event {
+            received += 1;
+            sent += u64::from(session.send(message).await.is_ok());
+        }
+    }
+    say(&json!({ "event": "ended", "session": session.id().to_string(), "received": received, "sent": sent }));
+}
