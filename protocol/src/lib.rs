@@ -26,8 +26,8 @@ pub use datagram::{Datagram, TooLarge};
 pub use frame::{Frame, FrameError, Welcome};
 pub use id::{ResumeKey, SessionId};
 pub use machine::{
-    Candidate, Config, Event, LinkTraits, Machine, Micros, OpenStreamError, Refused, Role, SendDatagramError, Stats,
-    StreamError, StreamRead, TrySendError,
+    Candidate, Config, Event, HeldByStreams, LinkTraits, Machine, Micros, OpenStreamError, Refused, Role,
+    SendDatagramError, Stats, StreamError, StreamRead, TrySendError,
 };
 pub use message::Message;
 pub use packet::Packet;

@@ -42,7 +42,7 @@ use streams::Streams;
 pub use config::Config;
 pub use links::{Candidate, LinkTraits, Refused};
 pub use send::{SendDatagramError, TrySendError};
-pub use streams::{OpenStreamError, StreamError, StreamRead};
+pub use streams::{HeldByStreams, OpenStreamError, StreamError, StreamRead};
 
 /// A time in microseconds since the Unix epoch, from a clock that never goes back.
 pub type Micros = u64;
@@ -383,6 +383,11 @@ impl Machine {
     /// What has been received of the message stream, in bytes.
     pub fn received(&self) -> u64 {
         self.receiver.received()
+    }
+
+    /// What the session keeps for its streams above 0.
+    pub fn held_by_streams(&self) -> HeldByStreams {
+        self.streams.held()
     }
 
     /// The peer's clock, in microseconds since the Unix epoch.

@@ -52,6 +52,19 @@ pub enum OpenStreamError {
     Closed(Close),
 }
 
+/// What a session keeps for its streams above 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeldByStreams {
+    /// Streams that are not over, or whose application does not know that they are.
+    pub streams: usize,
+    /// Bytes that were written and are not acknowledged.
+    pub unacknowledged_bytes: u64,
+    /// Bytes that were received and not read.
+    pub unread_bytes: u64,
+    /// Streams with something to say.
+    pub due: usize,
+}
+
 /// On which way STREAM and END of one direction of a stream travel on the current link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
@@ -374,6 +387,15 @@ impl Streams {
     pub(super) fn touch_all(&mut self) {
         self.touched.extend(self.table.keys());
         self.touched.insert(0);
+    }
+
+    pub(super) fn held(&self) -> HeldByStreams {
+        HeldByStreams {
+            streams: self.table.len(),
+            unacknowledged_bytes: self.table.values().map(|stream| stream.sending.sender.buffered()).sum(),
+            unread_bytes: self.table.values().map(|stream| stream.receiving.unread_bytes() as u64).sum(),
+            due: self.control.len() + self.acks.len(),
+        }
     }
 
     pub(super) fn contains(&self, id: u64) -> bool {

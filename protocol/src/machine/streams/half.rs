@@ -310,6 +310,10 @@ impl Receiving {
         is_open
     }
 
+    pub(super) fn unread_bytes(&self) -> usize {
+        self.unread.len()
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.phase == ReceivePhase::Over && !self.done_due
     }
