@@ -2,14 +2,15 @@
 
 import { Emitter } from './emitter.js';
 import type { Cancel, Environment } from './environment.js';
-import { type ErrorCode, messageOf, ThroughlineError } from './errors.js';
+import { messageOf, ThroughlineError } from './errors.js';
 import { type Explanation, explain, type Move } from './explain.js';
 import type { Defeat } from './ladder.js';
-import { CLOSE_MS, LATE_MS, MAX_BUFFERED_BYTES, MAX_MOVES } from './limits.js';
+import { CLOSE_MS, LATE_MS, MAX_MOVES } from './limits.js';
 import { Links } from './links.js';
 import { Memory } from './memory.js';
 import { Mover } from './mover.js';
 import { type ConnectOptions, checkToken, resolveBase } from './options.js';
+import { Outbox } from './outbox.js';
 import {
   type Close,
   closeName,
@@ -43,11 +44,11 @@ export class Session {
   readonly trouble: Trouble;
 
   readonly #env: Environment;
-  readonly #options: ConnectOptions;
   readonly #memory: Memory;
   readonly #machine = new Machine();
   readonly #links: Links;
   readonly #mover: Mover;
+  readonly #outbox: Outbox;
   readonly #streams = new Streams(this.#machine, () => this.#wake());
   readonly #events = new Emitter<SessionEvents>();
   readonly #unlisten: Cancel[];
@@ -69,7 +70,6 @@ export class Session {
   #working = false;
   /** Whether anybody has ever listened to messages: until then they wait, and the server's credit with them. */
   #heeded = false;
-  #waiters: { below: number; resolve: () => void; reject: (error: Error) => void }[] = [];
 
   /** @internal */
   constructor(
@@ -78,10 +78,12 @@ export class Session {
     env: Environment,
     kinds: readonly TransportKind[],
   ) {
-    const { transports = TRANSPORTS, token, signal } = options;
+    const { transports = TRANSPORTS, token, signal, maxBufferedBytes } = options;
     this.#env = env;
-    this.#options = options;
     const resolved = resolveBase(base, env.pageUrl);
+    this.#outbox = new Outbox(this.#machine, maxBufferedBytes, (method) =>
+      this.#closing ? this.#closedError(method) : undefined,
+    );
     this.#links = new Links(env, this.#machine, {
       work: () => this.#work(),
       failing: (loss) => this.#fail(loss),
@@ -217,17 +219,7 @@ export class Session {
    * wait already (`BUFFER_FULL`: await `drained(bytes)`). Below that one message may go beyond it.
    */
   send(data: string | ArrayBuffer | ArrayBufferView): void {
-    const text = typeof data === 'string';
-    const body = text ? new TextEncoder().encode(data) : this.#check('send', data);
-    this.#check('send', body, 'MESSAGE_TOO_LARGE', this.#machine.maxMessage);
-    const { maxBufferedBytes = MAX_BUFFERED_BYTES } = this.#options;
-    if (this.bufferedBytes >= maxBufferedBytes) {
-      throw new ThroughlineError(
-        'BUFFER_FULL',
-        `send: ${this.bufferedBytes} of ${maxBufferedBytes} bytes wait already: await drained()`,
-      );
-    }
-    this.#machine.send(text, body);
+    this.#outbox.message(data);
     this.#wake();
   }
 
@@ -236,10 +228,7 @@ export class Session {
    * Rejects with a ThroughlineError when the session ends before.
    */
   drained(toBytes = 0): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#waiters.push({ below: toBytes, resolve, reject });
-      this.#checkWaiters();
-    });
+    return this.#outbox.drained(toBytes);
   }
 
   /**
@@ -250,8 +239,7 @@ export class Session {
    * session is closed (`SESSION_CLOSED`).
    */
   sendDatagram(data: ArrayBuffer | ArrayBufferView, options: { readonly key?: DatagramKey } = {}): void {
-    const bytes = this.#check('sendDatagram', data, 'DATAGRAM_TOO_LARGE', MAX_DATAGRAM);
-    this.#machine.sendDatagram(bytes.slice(), options.key);
+    this.#outbox.datagram(data, options.key);
     this.#wake();
   }
 
@@ -384,8 +372,8 @@ export class Session {
     }
     this.#setState('closed');
     this.#streams.end(this.#closedError('stream'));
+    this.#outbox.end(this.#closedError('drained'));
     this.#rejectReady(error ?? new ThroughlineError(info.name, this.explain().summary));
-    this.#checkWaiters();
     this.#resolveClosed(info);
     this.#events.emit('close', info);
   }
@@ -440,7 +428,7 @@ export class Session {
       current.proven = true;
       this.#memory.worked(current.transport, machine.rttMs);
     }
-    this.#checkWaiters();
+    this.#outbox.look();
     this.#schedule();
   }
 
@@ -502,19 +490,6 @@ export class Session {
     }
   }
 
-  #checkWaiters(): void {
-    this.#waiters = this.#waiters.filter(({ below, resolve, reject }) => {
-      if (this.bufferedBytes <= below) {
-        resolve();
-      } else if (this.#state === 'closed') {
-        reject(this.#closedError('drained'));
-      } else {
-        return true;
-      }
-      return false;
-    });
-  }
-
   #schedule(): void {
     const { now, timer } = this.#env;
     const at = this.#machine.timeout;
@@ -559,30 +534,6 @@ export class Session {
       this.#state = state;
       this.#events.emit('state', state);
     }
-  }
-
-  /** The bytes of what the application gives. Throws when they are none, too many, or too late. */
-  #check(method: string, data: unknown, code?: ErrorCode, max = 0): Uint8Array {
-    let bytes: Uint8Array;
-    if (ArrayBuffer.isView(data)) {
-      bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    } else if (data instanceof ArrayBuffer) {
-      bytes = new Uint8Array(data);
-    } else {
-      throw new TypeError(
-        `${method} takes ${method === 'send' ? 'a string or ' : ''}bytes, not ${typeof data}`,
-      );
-    }
-    if (this.#closing) {
-      throw this.#closedError(method);
-    }
-    if (code && bytes.length > max) {
-      throw new ThroughlineError(
-        code,
-        `${method}: ${bytes.length} bytes; at most ${max} go at once: send parts`,
-      );
-    }
-    return bytes;
   }
 
   #closedError(method: string): ThroughlineError {

@@ -19,7 +19,7 @@ const MAY: [of: RegExp, imports: RegExp][] = [
     /^(protocol\/|environment$|errors$|limits$|transport\/(carrier|events|http|info|link|opening|packets|uplink)$)/,
   ],
   [/^ladder$/, /^(protocol\/|environment$|explain$|limits$|memory$|transport\/link$)/],
-  [/^streams$/, /^(protocol\/|errors$)/],
+  [/^(streams|outbox)$/, /^(protocol\/|errors$|limits$)/],
   [/^told$/, /^(protocol\/|errors$|streams$|transport\/link$)/],
   // Links carry, the mover looks for them, and only the session knows both.
   [/^links$/, /^(protocol\/|environment$|ladder$|limits$|transport\/link$)/],
