@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { binaries } from './binaries.mjs';
 import { start } from './child.mjs';
+import { SERVER_ADDRESS } from './path.mjs';
 
 const READY_MS = 10_000;
 
@@ -17,9 +18,22 @@ export function startTestbed(env = {}) {
   });
 }
 
+/** The same at the other end of `path` (see path.mjs). */
+export async function startTestbedBehind(path, env = {}) {
+  const server = await startServer(...path.atServer(binaries.testbed, []), {
+    THROUGHLINE_TCP__LISTEN: `${SERVER_ADDRESS}:0`,
+    THROUGHLINE_QUIC__LISTEN: `${SERVER_ADDRESS}:0`,
+    ...env,
+  });
+  path.redirect(server.tcpPort, server.quicPort);
+  server.tcp = `http://127.0.0.1:${server.tcpPort}`;
+  server.quic = `https://127.0.0.1:${server.quicPort}`;
+  return server;
+}
+
 /** `throughline demo`. */
-export function startDemo(env = {}) {
-  const args = ['demo', '--json', '--tcp', '127.0.0.1:0', '--quic', '127.0.0.1:0'];
+export function startDemo(env = {}, { tcp = '127.0.0.1:0' } = {}) {
+  const args = ['demo', '--json', '--tcp', tcp, '--quic', '127.0.0.1:0'];
   return startServer(binaries.throughline, args, { THROUGHLINE_LOG__FORMAT: 'json', ...env });
 }
 
@@ -92,8 +106,8 @@ class Server {
     return this.#child.exited;
   }
 
-  async stop() {
-    const code = await this.#child.stop();
+  async stop(signal) {
+    const code = await this.#child.stop(signal);
     await rm(this.#folder, { recursive: true, force: true });
     return code;
   }
