@@ -106,12 +106,15 @@ function chip(transport: string): HTMLElement {
 }
 
 /** The session in a line: how often it went on, and over how many links. */
-export function showSession(view: { resumed: number; links: number; gaps: number }): void {
-  const badge = element('resumed');
-  badge.hidden = view.resumed === 0;
-  setText(badge, view.resumed === 1 ? 'resumed' : `resumed × ${view.resumed}`);
+export function showSession(view: { resumed: number; moves: number; links: number; gaps: number }): void {
+  tag('resumed', 'resumed', view.resumed);
+  tag('moves', 'moved', view.moves);
+  tag('gaps', 'began anew', view.gaps);
   setText(element('links'), view.links === 1 ? '1 link' : `${view.links} links`);
-  const gaps = element('gaps');
-  gaps.hidden = view.gaps === 0;
-  setText(gaps, view.gaps === 1 ? 'began anew once' : `began anew × ${view.gaps}`);
+}
+
+function tag(id: string, word: string, times: number): void {
+  const target = element(id);
+  target.hidden = times === 0;
+  setText(target, times === 1 ? word : `${word} × ${times}`);
 }

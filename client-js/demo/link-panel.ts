@@ -20,8 +20,9 @@ export interface LinkView {
   /** For how long from now nothing comes through, ms. */
   readonly blocked: ReadonlyMap<Transport, number>;
   readonly journey: Journey;
-  /** Times that the session went on over another link. */
+  /** Times that the session went on over another link after it had lost one, and while it still had one. */
   readonly resumed: number;
+  readonly moves: number;
   readonly links: number;
   readonly gaps: number;
 }
@@ -67,6 +68,8 @@ export class LinkPanel {
       group.append(button);
       this.#choices.set(choice, button);
     }
+    const why = element('why');
+    why.addEventListener('toggle', () => why.scrollIntoView({ block: 'nearest' }));
     element('cut').addEventListener('click', () => actions.cut());
     element('freeze').addEventListener('click', () => actions.freeze());
     element('block').addEventListener('click', () => {

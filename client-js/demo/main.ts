@@ -48,7 +48,7 @@ interface DemoStats {
   links: number;
   moves: number;
   gaps: number;
-  /** Times that the session went on over another link. */
+  /** Times that the session went on over another link after it had lost one. */
   resumed: number;
   /** From link to link, newest last. */
   steps: Step[];
@@ -66,6 +66,8 @@ const ledger = new Ledger();
 /** Until when nothing comes through, by the page's monotonic clock, ms. */
 const blockedUntil = new Map<Transport, number>();
 let upload: Upload | null = null;
+/** Why the link is about to be lost, when the page knows better. */
+let lossReason = '';
 const painter = new Painter(element<HTMLCanvasElement>('arena'));
 const minimap = new Minimap(element<HTMLCanvasElement>('map'));
 const controls = new Controls(element<HTMLCanvasElement>('arena'));
@@ -84,7 +86,9 @@ const panel = new LinkPanel({
   force,
   cut() {
     banner.show('busy', 'The link was cut. The session goes on as soon as there is another.', 4_000);
+    lossReason = 'cut here';
     connection.session.trouble.cut();
+    lossReason = '';
   },
   block(transport) {
     const { trouble } = connection.session;
@@ -92,7 +96,9 @@ const panel = new LinkPanel({
     banner.show('busy', text, 4_000);
     blockedUntil.set(transport, performance.now() + BLOCK_MS);
     trouble.block(transport, BLOCK_MS);
+    lossReason = `blocked for ${BLOCK_MS / 1_000} s`;
     trouble.cut();
+    lossReason = '';
   },
   freeze() {
     const text = `Nothing comes through this link for ${FREEZE_MS / 1_000} s, and nobody was told.`;
@@ -128,7 +134,7 @@ const connection = new Connection(parseTransports(parameters.get('transports')),
     connection.send({ type: 'join', name });
   },
   moved(from, to, reason) {
-    journey.changed(from, to, reason, performance.now());
+    journey.changed(from, to, (to === null && lossReason) || reason, performance.now());
     if (from && to) {
       const way = from === to ? `to another link of ${label(to)}` : `from ${label(from)} to ${label(to)}`;
       banner.show('good', `Moved ${way}${reason ? `: ${reason}` : ''}`, 4_000);
@@ -204,10 +210,10 @@ function count(): void {
   ledger.count((value) => connection.send(value));
 }
 
-/** Times that the session went on over another link. */
+/** Times that the session went on over another link after it had lost one. */
 function resumed(): number {
-  const { links, gaps } = connection.session.stats();
-  return Math.max(0, links - 1 - gaps);
+  const { links, moves, gaps } = connection.session.stats();
+  return Math.max(0, links - 1 - moves - gaps);
 }
 
 function refresh(): void {
@@ -230,6 +236,7 @@ function refresh(): void {
     blocked: new Map(Array.from(blockedUntil, ([transport, until]) => [transport, until - now])),
     journey,
     resumed: resumed(),
+    moves: stats.moves,
     links: stats.links,
     gaps: stats.gaps,
   });
@@ -275,7 +282,7 @@ function refreshBanner(state: string): void {
   const age = ageMs();
   const isStale = state === 'open' && age > STALE_MS;
   if (state === 'reconnecting')
-    banner.show('busy', 'No link. The server keeps the session, and it goes on as soon as there is another.');
+    banner.show('busy', 'No link. The session goes on as soon as there is another.');
   else if (isStale)
     banner.show('busy', `No state for ${(age / 1_000).toFixed(1)} s: the link is slow or gone.`);
   banner.refresh(state === 'open' && !isStale);

@@ -35,7 +35,7 @@ export class ProofPanel {
     setText(
       element('proof-note'),
       gaps > 0
-        ? `The server could not resume the session, so it began anew, and the numbers with it. What the server had sent meanwhile is lost; it never confirmed ${unconfirmed} of your numbers.`
+        ? `The server could not resume the session, so it began anew, and the numbers with it. What the server had sent meanwhile may be lost; it never confirmed ${unconfirmed} of your numbers.`
         : `Ten numbers per second each way; ${onTheWay} of yours on the way.`,
     );
     this.#button.disabled = upload?.state !== 'sending' && !canUpload;
