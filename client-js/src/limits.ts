@@ -14,6 +14,10 @@ export const INFO_MS = 5_000;
 export const MAX_BUFFERED_BYTES = 262_144;
 /** Bytes handed to a link that it has not passed on: few, so that a datagram does not stand behind seconds of messages. */
 export const LINK_BUFFER_BYTES = 65_536;
+/** The first packet on a link: what TCP sends before it hears anything. The server takes the link over when it has come whole. */
+export const FIRST_PACKET_BYTES = 12_000;
+/** Longest packet on a websocket, in bytes: the server reads it when it has come whole, so that a datagram or a PING never waits behind more. */
+export const WEBSOCKET_PACKET_BYTES = 32_768;
 /** Largest body of one POST, in bytes; the server would take four times that. */
 export const POST_BYTES = 262_144;
 /** A POST that hangs is given up after this long: hung requests would use up the browser's six connections. */

@@ -3,7 +3,7 @@
 
 import type { Environment } from './environment.js';
 import type { Win } from './ladder.js';
-import { FROZEN_PACKETS, NATIVE_STREAM_MS } from './limits.js';
+import { FIRST_PACKET_BYTES, FROZEN_PACKETS, NATIVE_STREAM_MS } from './limits.js';
 import type { Frame } from './protocol/frames.js';
 import { STREAM_CHUNK } from './protocol/limits.js';
 import type { Machine } from './protocol/machine.js';
@@ -17,6 +17,8 @@ export interface Carrier {
   readonly since: number;
   /** The server has answered a PING on it: it carries frames both ways. */
   proven: boolean;
+  /** Nothing was sent on it yet. */
+  isFresh: boolean;
   /** Its native streams, by the session's stream that each carries. */
   readonly natives: Map<number, NativeStream>;
   /** Whether a native stream is being opened. */
@@ -77,6 +79,7 @@ export class Links {
       link,
       since: now(),
       proven: false,
+      isFresh: true,
       natives: new Map(),
       isOpening: false,
       held: null,
@@ -140,7 +143,11 @@ export class Links {
       link.datagrams.send(machine.nativeDatagram());
     }
     this.#route(carrier);
-    pour(link, (room) => machine.packet(now(), room));
+    pour(link, (room) => {
+      const max = carrier.isFresh ? FIRST_PACKET_BYTES : room;
+      carrier.isFresh = false;
+      return machine.packet(now(), Math.min(room, max));
+    });
     for (const [id, native] of natives) {
       pour(native, (room) => machine.nativePacket(now(), id, room));
       if (!machine.streams.goesOn(id)) {

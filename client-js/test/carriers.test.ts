@@ -102,7 +102,7 @@ describe('websocket', () => {
     const { link, writable } = open(websocket, world);
     const socket = FakeSocket.newest;
     socket.readyState = 1;
-    expect(link.room()).toBe(65_536);
+    expect(link.room()).toBe(32_768);
     socket.bufferedAmount = 60_000;
     expect(link.room()).toBe(0);
     expect(link.room()).toBe(0);

@@ -120,6 +120,23 @@ describe('moves under traffic', () => {
     },
   );
 
+  it('the first packet on a link is small, however much there is to say again', async () => {
+    const { world, server, session } = await opened('websocket');
+    server.conditions.websocket.opening = 'hang';
+    session.cut();
+    await world.pass(100);
+    session.send(new Uint8Array(200_000));
+    server.only('websocket');
+    const before = server.links.length;
+    await world.pass(15_000);
+    const [first = 0, ...others] =
+      server.links.slice(before).find(({ sizes }) => sizes.length > 0)?.sizes ?? [];
+    expect(first).toBeGreaterThan(10_000);
+    expect(first).toBeLessThanOrEqual(12_000);
+    expect(Math.max(...others)).toBeGreaterThan(12_000);
+    expect(server.session.messages).toHaveLength(1);
+  });
+
   it('a hundred cuts and black holes, one after the other', async () => {
     const { world, server, session, events } = await opened('websocket', 'sse', 'poll');
     const messages = traffic(world, session, server);

@@ -114,6 +114,8 @@ export class ServerLink implements Link {
   /** Frames that arrived from the client, and how many of them on native streams. */
   readonly received: Frame[] = [];
   natively = 0;
+  /** Lengths of the packets that the client sent. */
+  readonly sizes: number[] = [];
 
   constructor(
     readonly server: Server,
@@ -208,6 +210,7 @@ export class ServerLink implements Link {
 
   #up(packet: Uint8Array, native?: NativeStreamHandlers): void {
     const frames: Frame[] = [];
+    this.sizes.push(packet.length);
     decodePacket(packet, (frame) =>
       frames.push('data' in frame ? { ...frame, data: frame.data.slice() } : frame),
     );

@@ -2,7 +2,7 @@
 
 import type { Cancel, Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
-import { LINK_BUFFER_BYTES } from '../limits.js';
+import { LINK_BUFFER_BYTES, WEBSOCKET_PACKET_BYTES } from '../limits.js';
 import { type Close, protocolClose, truncateUtf8 } from '../protocol/close.js';
 import { carrierCode, closeOfCarrier } from './carrier.js';
 import type { Link, LinkHandlers, TransportKind } from './link.js';
@@ -37,7 +37,7 @@ class WebSocketLink implements Link {
   room(): number {
     const room = this.#socket?.readyState === 1 ? LINK_BUFFER_BYTES - this.#socket.bufferedAmount : 0;
     if (room >= LINK_BUFFER_BYTES / 4) {
-      return room;
+      return Math.min(room, WEBSOCKET_PACKET_BYTES);
     }
     this.#draining ??= this.#env.timer(DRAIN_POLL_MS, () => this.#look());
     return 0;
