@@ -115,12 +115,7 @@ impl Machine {
             Frame::Reset { stream, code } => self.streams.reset(above_zero(stream)?, code)?,
             Frame::Stop { stream, code } => self.streams.stop(above_zero(stream)?, code)?,
             Frame::Streams { limit } => self.streams.may_open(limit),
-            Frame::Taken { count } => {
-                if !self.credit.peer_took(count) {
-                    let reason = format!("{count} datagrams taken, which is more than were sent");
-                    return Err(Close::protocol(Code::ProtocolViolation, reason));
-                }
-            }
+            Frame::Taken { count } => self.credit.peer_took(count),
             Frame::GoAway { delay_ms } => self.goaway_arrived(now, delay_ms),
         }
         Ok(())
