@@ -124,8 +124,10 @@ impl<F: FnOnce() + Unpin> Driver<F> {
                 Poll::Pending => {
                     if current.may_have_natives() {
                         let mut core = self.shared.lock();
-                        current.receive_natives(cx, &mut core.machine);
-                        self.shared.notify_streams(&mut core);
+                        // They may overtake the first frame on the link stream, before which nothing counts.
+                        if core.machine.is_open() && current.receive_natives(cx, &mut core.machine) {
+                            self.shared.notify(&mut core);
+                        }
                     }
                     return;
                 }

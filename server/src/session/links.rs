@@ -51,10 +51,14 @@ impl Attached {
         self.link.has_native_streams()
     }
 
-    /// Moves what arrived on native streams into the machine.
-    pub(super) fn receive_natives(&mut self, cx: &mut Context<'_>, machine: &mut Machine) {
-        if let Err(close) = self.natives.receive(cx, &mut *self.link, machine, now()) {
-            machine.handle_violation(now(), close);
+    /// Moves what arrived on native streams into the machine. Says whether anything had.
+    pub(super) fn receive_natives(&mut self, cx: &mut Context<'_>, machine: &mut Machine) -> bool {
+        match self.natives.receive(cx, &mut *self.link, machine, now()) {
+            Ok(has_news) => has_news,
+            Err(close) => {
+                machine.handle_violation(now(), close);
+                true
+            }
         }
     }
 

@@ -38,21 +38,22 @@ impl Native {
 }
 
 impl Natives {
-    /// Takes over what the peer opened, and reads all of them.
+    /// Takes over what the peer opened, and reads all of them. Says whether anything had arrived.
     pub(super) fn receive(
         &mut self,
         cx: &mut Context<'_>,
         link: &mut dyn Link,
         machine: &mut Machine,
         now: Micros,
-    ) -> Result<(), Close> {
+    ) -> Result<bool, Close> {
         while let Poll::Ready(io) = link.poll_accept_native(cx) {
             self.streams.push(Native::new(io, None));
         }
+        let mut has_news = false;
         for native in &mut self.streams {
-            native.receive(cx, machine, now)?;
+            has_news |= native.receive(cx, machine, now)?;
         }
-        Ok(())
+        Ok(has_news)
     }
 
     /// Opens what the machine wants opened, and writes all of them as far as they take something.
@@ -76,14 +77,18 @@ impl Natives {
 }
 
 impl Native {
-    fn receive(&mut self, cx: &mut Context<'_>, machine: &mut Machine, now: Micros) -> Result<(), Close> {
+    fn receive(&mut self, cx: &mut Context<'_>, machine: &mut Machine, now: Micros) -> Result<bool, Close> {
+        let mut has_news = false;
         for _ in 0..READ_BUDGET {
             if self.read {
-                return Ok(());
+                return Ok(has_news);
             }
             match self.io.poll_recv(cx) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Some(bytes)) => self.feed(machine, now, bytes)?,
+                Poll::Pending => return Ok(has_news),
+                Poll::Ready(Some(bytes)) => {
+                    self.feed(machine, now, bytes)?;
+                    has_news = true;
+                }
                 Poll::Ready(None) => {
                     self.read = true;
                     // It never said what it is for.
@@ -92,7 +97,7 @@ impl Native {
             }
         }
         cx.waker().wake_by_ref();
-        Ok(())
+        Ok(has_news)
     }
 
     fn feed(&mut self, machine: &mut Machine, now: Micros, bytes: Bytes) -> Result<(), Close> {

@@ -148,26 +148,16 @@ impl Shared {
         if is_ending || core.machine.has_room() {
             self.room.notify_waiters();
         }
-        if is_ending {
-            self.streams.notify_waiters();
-            core.waiting.values_mut().for_each(Waiting::wake);
-        }
-        self.notify_streams(core);
-    }
-
-    /// The same for those who wait for streams only.
-    pub(super) fn notify_streams(&self, core: &mut Core) {
         for id in core.machine.take_touched() {
             if id == 0 {
                 self.streams.notify_waiters();
             } else if let Some(waiting) = core.waiting.get_mut(&id) {
                 waiting.wake();
-            } else {
-                self.incoming.notify_waiters(); // nobody holds it yet
             }
         }
-        if core.machine.closing().is_some() {
-            self.incoming.notify_waiters();
+        if is_ending {
+            self.streams.notify_waiters();
+            core.waiting.values_mut().for_each(Waiting::wake);
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Stream {
 /// The half of a [`Stream`] that is read. Dropped before the end, the client is told to stop, with code 0.
 pub struct StreamReader {
     handle: Arc<Handle>,
+    /// It was read to its end.
+    ended: bool,
     /// Nothing more is to be said when it is dropped.
     over: bool,
 }
@@ -68,7 +70,7 @@ impl Stream {
         let handle = Arc::new(Handle { shared: Arc::clone(shared), id });
         shared.lock().waiting.entry(id).or_default();
         Self {
-            reader: StreamReader { handle: Arc::clone(&handle), over: false },
+            reader: StreamReader { handle: Arc::clone(&handle), ended: false, over: false },
             writer: StreamWriter { handle, over: false },
         }
     }
@@ -124,7 +126,7 @@ impl StreamWriter {
 
 impl AsyncRead for StreamReader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if buf.remaining() == 0 {
+        if self.ended || buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
         let this = &mut *self;
@@ -143,8 +145,7 @@ impl AsyncRead for StreamReader {
         match read {
             Ok(StreamRead::Data(data)) => buf.put_slice(&data),
             Ok(StreamRead::Nothing) => {}
-            Ok(StreamRead::End) => this.over = true,
-            Err(machine::StreamError::Ended) if this.over => {} // at the end, as before
+            Ok(StreamRead::End) => (this.ended, this.over) = (true, true),
             Err(error) => return Poll::Ready(Err(StreamError::from(error).into())),
         }
         Poll::Ready(Ok(()))

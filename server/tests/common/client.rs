@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -50,6 +50,8 @@ struct Shared {
     happened: Notify,
     /// Whether the driver leaves alone what the server sends.
     is_paused: AtomicBool,
+    /// Bytes that came on native streams.
+    native_bytes: AtomicU64,
 }
 
 impl Client {
@@ -69,6 +71,7 @@ impl Client {
             changed: Notify::new(),
             happened: Notify::new(),
             is_paused: AtomicBool::new(false),
+            native_bytes: AtomicU64::new(0),
         });
         let (transport, welcome) = (wire.transport, wire.welcome.clone());
         let (ended, end) = oneshot::channel();
@@ -290,6 +293,19 @@ impl Client {
         Ok(all)
     }
 
+    /// Waits until the server has what was written, and has said nothing itself.
+    pub(crate) async fn read_nothing_yet(&self, stream: u64) {
+        let read = |machine: &mut Machine| machine.stream_read(stream, 1);
+        assert_eq!(self.change(read), Ok(StreamRead::Nothing));
+        self.send("is it there?").await.expect("it is open");
+        self.message().await;
+    }
+
+    /// Bytes that came on streams of their own.
+    pub(crate) fn native_bytes(&self) -> u64 {
+        self.shared.native_bytes.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn close(&self, code: u32, reason: &str) {
         self.change(|machine| machine.close(now(), Close::application(code, reason)));
     }
@@ -445,15 +461,16 @@ impl Driver {
                     machine.route(id, number.is_some());
                     current.natives.extend(number.map(|number| (number, (Decoder::new(), Some(id)))));
                 }
-                for (number, (_, id)) in &current.natives {
-                    let Some(id) = *id else { continue };
+                current.natives.retain(|number, (_, id)| {
+                    let Some(id) = *id else { return true };
                     while let Some(packet) = machine.poll_native(id, PACKET) {
                         natives.send(*number, packet.into_bytes());
                     }
                     if !machine.has_stream(id) {
                         natives.finish(*number);
                     }
-                }
+                    machine.has_stream(id)
+                });
             }
             let outgoing = current.wire.sender();
             while let Ok(permit) = outgoing.try_reserve() {
@@ -483,13 +500,15 @@ impl Driver {
             }
             Incoming::Datagram(ref payload) => machine.handle_datagram(now(), payload.clone()),
             Incoming::Native(number, Some(bytes)) => {
+                self.shared.native_bytes.fetch_add(bytes.len() as u64, Ordering::SeqCst);
                 let (decoder, stream) = current.natives.entry(number).or_default();
                 decoder.push(bytes);
                 while let Some(frame) = decoder.next_frame().expect("the server's frames can be read") {
                     machine.handle_native_frame(now(), stream, frame).expect("the server keeps the rules");
                 }
             }
-            Incoming::Native(number, None) => drop(current.natives.remove(&number)),
+            // How it ends says nothing, and the other direction goes on.
+            Incoming::Native(_, None) => {}
             // SPEC section 7.5: the reason may be on its way down.
             Incoming::Post(ref refusal) if refusal.status == StatusCode::GONE => {}
             Incoming::Post(ref refusal) => {

@@ -14,4 +14,5 @@ mod messages;
 mod opening;
 mod resume;
 mod shutdown;
+mod streams;
 mod uplink;
