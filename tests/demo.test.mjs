@@ -104,6 +104,20 @@ for (const name of BROWSERS) {
       await page.reload();
       await until(page, () => window.demo?.stats().states > 30);
       await page.screenshot({ path: join(outputFolder, `demo-${name}-phone.png`) });
+      for (const panel of ['link', 'board', 'proof', 'chat']) {
+        await press(page, `#${panel}-toggle`);
+        assert.deepEqual(await page.evaluate(collisions), [], `${panel} is open on a phone`);
+      }
+      await page.setViewport({ width: 1_440, height: 900 });
+      await page.reload();
+      await until(page, () => window.demo?.stats().states > 30);
+      // The longest words that the panels have to hold.
+      await press(page, '#force [data-transport="sse"]');
+      await until(page, () => window.demo.stats().transport === 'sse' && window.demo.stats().up.received > 3);
+      await press(page, '#cut');
+      await until(page, () => window.demo.stats().resumed === 1);
+      await until(page, () => document.querySelector('#resumed').textContent === 'resumed');
+      assert.deepEqual(await page.evaluate(collisions), []);
       assert.deepEqual(page.complaints, []);
       await page.close();
     });
@@ -235,4 +249,20 @@ function coloursOf(id) {
   context.drawImage(canvas, 0, 0, 200, 125);
   const { data } = context.getImageData(0, 0, 200, 125);
   return new Set(new Uint32Array(data.buffer)).size;
+}
+
+/** Runs in the page: what lies over something else, and what does not fit into its panel. */
+function collisions() {
+  const shown = [...document.querySelectorAll('.panel, #map, #own, #dash, #banner')]
+    .map((element) => ({ id: element.id, box: element.getBoundingClientRect() }))
+    .filter(({ box }) => box.width > 0);
+  const apart = (a, b) =>
+    a.right <= b.left + 1 || b.right <= a.left + 1 || a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+  const pairs = shown.flatMap((one, n) =>
+    shown.slice(n + 1).flatMap((other) => (apart(one.box, other.box) ? [] : [`${one.id} and ${other.id}`])),
+  );
+  const tight = [...document.querySelectorAll('.panel-body')]
+    .filter((body) => body.scrollWidth > body.clientWidth)
+    .map((body) => `${body.id} is too narrow`);
+  return [...pairs, ...tight];
 }
