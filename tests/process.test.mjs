@@ -10,10 +10,10 @@ import { binaries } from './support/binaries.mjs';
 import { start } from './support/child.mjs';
 import { startDemo, startTestbed } from './support/server.mjs';
 import { upgrade } from './support/websocket.mjs';
-import { frames, linkHeaders, ping, readClose, readWelcome, TYPES } from './support/wire.mjs';
+import { ackOf, frames, goaway, linkHeaders, ping, readClose, readWelcome, TYPES } from './support/wire.mjs';
 
-/** From a stop signal to the end: `drain_timeout`, and a little. */
-const DRAIN_MS = 6_000;
+/** From a stop signal to the end when everybody goes: well below `drain_timeout`, which is 8 s. */
+const DRAIN_MS = 3_000;
 
 describe('mistakes', () => {
   let folder;
@@ -84,7 +84,7 @@ describe('mistakes', () => {
 
 describe('signals', () => {
   for (const signal of ['SIGTERM', 'SIGINT']) {
-    test(`${signal}: sessions are told, listeners close, exit 0`, async (t) => {
+    test(`${signal}: sessions are asked to leave, and told, listeners close, exit 0`, async (t) => {
       const server = await startDemo();
       const { connection } = await upgrade(`${server.tcp}/rt/websocket`);
       await connection.welcome();
@@ -93,10 +93,17 @@ describe('signals', () => {
       const welcome = readWelcome(frames(Buffer.from(await poll.arrayBuffer()))[0].payload);
       const held = fetch(`${server.tcp}/rt/poll`, { headers: linkHeaders(welcome) });
       await server.log.find(({ json }) => json?.message === 'session opened', 'a session');
+      assert.equal((await fetch(`${server.tcp}/readyz`)).status, 200);
 
       const began = performance.now();
       server.signal(signal);
-      const close = await nextClose(connection);
+      await next(connection, TYPES.GOAWAY);
+      assert.equal((await fetch(`${server.tcp}/readyz`)).status, 503);
+      const opening = await fetch(`${server.tcp}/rt/poll`, { headers: { 'Throughline-Version': '1' } });
+      assert.deepEqual([opening.status, (await opening.json()).code], [503, 18]);
+      assert.ok(Number(opening.headers.get('Retry-After')) > 0);
+      connection.send(goaway());
+      const close = readClose((await next(connection, TYPES.CLOSE)).payload);
       assert.deepEqual([close.origin, close.code], [0, 18]);
       assert.equal((await connection.closed).code, 4_018);
       const [last] = frames(Buffer.from(await (await held).arrayBuffer())).slice(-1);
@@ -115,13 +122,36 @@ describe('signals', () => {
       await server.stop();
     });
   }
+
+  test('a second signal does not wait for a client that does not leave', async () => {
+    const server = await startDemo();
+    const { connection } = await upgrade(`${server.tcp}/rt/websocket`);
+    await connection.welcome();
+    connection.send(ping());
+    await server.log.find(({ json }) => json?.message === 'session opened', 'a session');
+    const began = performance.now();
+    server.signal('SIGTERM');
+    await next(connection, TYPES.GOAWAY);
+    server.signal('SIGTERM');
+    assert.notEqual(await server.exited, 0);
+    assert.ok(performance.now() - began < DRAIN_MS);
+    await server.stop();
+  });
 });
 
-async function nextClose(connection) {
+/** The next frame of this type. Acknowledges what comes before: a server waits for that before it goes. */
+async function next(connection, wanted) {
   for (;;) {
-    const close = frames(await connection.next()).find(({ type }) => type === TYPES.CLOSE);
-    if (close) {
-      return readClose(close.payload);
+    const packet = frames(await connection.next());
+    const found = packet.find(({ type }) => type === wanted);
+    if (found?.type === TYPES.CLOSE) {
+      return found;
+    }
+    for (const data of packet.filter(({ type }) => type === TYPES.STREAM)) {
+      connection.send(ackOf(data));
+    }
+    if (found) {
+      return found;
     }
   }
 }

@@ -1,6 +1,6 @@
 // Frames of protocol/SPEC.md, for tests that speak without the client: what it would never send included.
 
-export const TYPES = { WELCOME: 1, CLOSE: 2, STREAM: 3, ACK: 4, DATAGRAM: 5, PING: 6, PONG: 7 };
+export const TYPES = { WELCOME: 1, CLOSE: 2, STREAM: 3, ACK: 4, DATAGRAM: 5, PING: 6, PONG: 7, GOAWAY: 13 };
 
 export function varint(value) {
   if (value < 0x40) {
@@ -27,6 +27,17 @@ export function frame(type, ...parts) {
 }
 
 export const ping = (id = 1) => frame(TYPES.PING, varint(id));
+
+/** Acknowledges what a STREAM frame of the message stream brought. */
+export function ackOf({ payload }) {
+  const reader = new Reader(payload);
+  reader.varint();
+  const received = reader.varint() + payload.length - reader.at;
+  return frame(TYPES.ACK, varint(0), varint(received), varint(received + 262_144));
+}
+
+/** What a client says that is ready for the server to go. */
+export const goaway = () => frame(TYPES.GOAWAY, varint(0));
 
 export const stream = (offset, data) => frame(TYPES.STREAM, varint(0), varint(offset), data);
 
