@@ -34,6 +34,7 @@ export class SendingHalf {
   #ended = false;
   /** The peer has stopped it with this code, and the application may not know. */
   #stopped: number | undefined;
+  #isReleased = false;
 
   constructor(stream: number) {
     this.#stream = stream;
@@ -74,12 +75,13 @@ export class SendingHalf {
     if (this.#phase === 'open' || (this.#phase === 'ending' && !this.#ended)) {
       this.#phase = 'open';
       this.reset(code);
-      this.#stopped = code;
+      this.#stopped = this.#isReleased ? undefined : code;
     }
   }
 
   /** The application knows how it ended, or does not want to. */
   told(): void {
+    this.#isReleased = true;
     this.#stopped = undefined;
   }
 

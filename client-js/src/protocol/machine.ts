@@ -8,7 +8,7 @@
 //
 // `now` is always in milliseconds since the Unix epoch, from a clock that never goes back.
 
-import { type Close, ProtocolError, protocolClose } from './close.js';
+import { type Close, closeName, ProtocolError, protocolClose } from './close.js';
 import { DatagramCredit } from './credit.js';
 import { type DatagramKey, DatagramSlots } from './datagrams.js';
 import {
@@ -410,7 +410,12 @@ export class Machine {
           this.linkLost();
         }
       } else if (frame.type === 'close') {
-        this.#end(frame.close);
+        if (closeName(frame.close) !== 'OPEN_TIMEOUT') {
+          this.#end(frame.close);
+        } else if (way) {
+          // Our first frames came too late for this link: that says nothing of the session.
+          this.#events.push({ type: 'silent', close: frame.close });
+        }
       } else if (this.#phase === 'open') {
         this.#dispatch(now, frame, way);
       } else if (this.#phase === 'opening') {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::streams::Way;
 use super::{MESSAGE_STREAM, Machine, Micros, Phase, Role};
-use crate::close::{Close, Code};
+use crate::close::{Close, Code, Origin};
 use crate::datagram::TooLarge;
 use crate::frame::{DONE, Frame};
 use crate::limits::{ACK_DELAY_US, MAX_DATAGRAM};
@@ -42,6 +42,7 @@ impl Machine {
     /// the new link: what is in it comes earlier so.
     pub fn handle_late_frame(&mut self, now: Micros, frame: Frame) {
         let result = match frame {
+            Frame::Close(close) if is_of_link_alone(&close) => return,
             Frame::Close(close) => return self.end(close),
             Frame::Stream { .. } | Frame::Datagram(_) | Frame::Ack { .. } if matches!(self.phase, Phase::Open) => {
                 self.dispatch_late(now, frame)
@@ -103,6 +104,10 @@ impl Machine {
     fn dispatch(&mut self, now: Micros, frame: Frame) -> Result<(), Close> {
         match frame {
             Frame::Welcome(welcome) => self.welcomed(now, &welcome)?,
+            // Our first frames came too late for this link: that says nothing of the session.
+            Frame::Close(close) if self.role == Role::Client && is_of_link_alone(&close) => {
+                self.link_lost(now, &close.reason);
+            }
             Frame::Close(close) => self.end(close),
             Frame::Stream { stream: MESSAGE_STREAM, offset, data } => self.message_data(now, offset, data)?,
             Frame::Stream { stream, offset, data } => self.stream_data(now, stream, offset, data, Way::Link)?,
@@ -173,6 +178,11 @@ impl Machine {
             _ => {}
         }
     }
+}
+
+/// Whether a server's CLOSE ends its link, and not the session.
+fn is_of_link_alone(close: &Close) -> bool {
+    close.origin == Origin::Protocol && close.code == Code::OpenTimeout as u32
 }
 
 fn above_zero(stream: u64) -> Result<u64, Close> {

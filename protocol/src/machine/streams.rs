@@ -370,7 +370,7 @@ impl Streams {
     pub(super) fn release(&mut self, id: u64) {
         self.abandon(id, 0);
         if let Some(stream) = self.table.get_mut(&id) {
-            stream.sending.told();
+            stream.sending.release();
         }
         self.refuse(id, 0);
     }

@@ -15,6 +15,8 @@ pub(super) struct Sending {
     phase: SendPhase,
     /// The peer has stopped it with this code, and the application does not know.
     stopped: Option<u32>,
+    /// The application does not want to know how it ends.
+    is_released: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ enum SendPhase {
 
 impl Default for Sending {
     fn default() -> Self {
-        Self { sender: Sender::new(INITIAL_STREAM_CREDIT), phase: SendPhase::Open, stopped: None }
+        Self { sender: Sender::new(INITIAL_STREAM_CREDIT), phase: SendPhase::Open, stopped: None, is_released: false }
     }
 }
 
@@ -61,8 +63,9 @@ impl Sending {
         }
     }
 
-    /// The application knows how it ended, or does not want to.
-    pub(super) fn told(&mut self) {
+    /// Nobody holds the stream any more.
+    pub(super) fn release(&mut self) {
+        self.is_released = true;
         self.stopped = None;
     }
 
@@ -86,7 +89,7 @@ impl Sending {
     pub(super) fn stop(&mut self, code: u32) -> bool {
         match self.phase {
             SendPhase::Open | SendPhase::Ending { sent: false } => {
-                self.stopped = Some(code);
+                self.stopped = Some(code).filter(|_| !self.is_released);
                 self.start_reset(code);
                 true
             }
