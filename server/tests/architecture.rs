@@ -16,9 +16,9 @@ const RULES: &[(&str, &[&str])] = &[
     ("transport::link", &["transport::Transport"]),
     ("transport::open", &["transport::Transport", "Builder"]),
     ("transport::websocket", TRANSPORT_MAY),
-    ("transport::sse", TRANSPORT_MAY),
-    ("transport::poll", TRANSPORT_MAY),
-    ("transport::uplink", &["transport::open"]),
+    ("transport::sse", UPLINK_MAY),
+    ("transport::poll", UPLINK_MAY),
+    ("transport::uplink", &["transport::link", "transport::open"]),
     ("transport::webtransport", &[]),
     (
         "transport::webtransport_link",
@@ -58,6 +58,9 @@ const RULES: &[(&str, &[&str])] = &[
     // The gateway joins the layers; only the composition root stands above it.
     ("gateway", &["admission", "client_ip", "config", "origin", "session", "transport", "Builder"]),
 ];
+
+/// The two that send by POST.
+const UPLINK_MAY: &[&str] = &["transport::link", "transport::open", "transport::uplink", "transport::Transport"];
 
 const TRANSPORT_MAY: &[&str] = &["transport::link", "transport::open", "transport::Transport"];
 

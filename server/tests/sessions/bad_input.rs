@@ -79,7 +79,6 @@ fn mistakes() -> Vec<(&'static str, Bytes, Code)> {
             [above(1, 0, b""), encode(&[Frame::Ack { stream: 1, received: frames::DONE, limit: 0 }])].concat().into(),
             ProtocolViolation,
         ),
-        ("datagrams taken that were never sent", encode(&[Frame::Taken { count: 1 }]), ProtocolViolation),
         ("a gap", stream(1, b"x"), ProtocolViolation),
         (
             "an ACK of what was never sent",
