@@ -7,8 +7,12 @@
 //! - `!traffic HZ COUNT`: sends that many such messages, so many per second, while it counts as many from the client; then answers `traffic MS`, the
 //!   longest time between two of the client's, or what was wrong;
 //! - `!states HZ SECONDS`: datagrams under one key: sequence number (u32) and the server's clock in ms (f64), big-endian;
+//! - `!stream BYTES`: opens a stream and writes that many pseudo-random bytes and an end; then `streamed ID SHA256`, in hex;
 //! - `!close CODE REASON`: closes the session;
 //! - `!panic`: fails.
+//!
+//! A stream that the client opens comes back as it is, its end included. One that begins with an `h` is read to its end, and answered with the SHA-256 of
+//! it, in hex. One that begins with an `r` is answered with a reset, one that begins with an `s` is stopped, both with code 4,321.
 //!
 //! The token `refused` is answered 401, `forbidden` 403, `busy` 429; any other names the user.
 
@@ -19,7 +23,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::response::Html;
 use axum::routing::get;
-use throughline::{Config, Event, Identity, Message, Open, Rejection, Server, Session};
+use sha2::{Digest, Sha256};
+use throughline::{Config, Event, Identity, Message, Open, Rejection, Server, Session, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// What streams are reset and stopped with.
+const CODE: u32 = 4_321;
 
 /// A page that has the browser client, and nothing else: no icon either, so that nothing fails to load.
 const BLANK: &str = r#"<!doctype html><meta charset="utf-8"><title>testbed</title><link rel="icon" href="data:,">
@@ -81,6 +90,16 @@ async fn run(session: Session) {
             }
             Event::Message(Message::Text(text)) if text.starts_with('!') => command(&session, &text).await,
             Event::Message(message) => session.send(message).await.map_err(|error| error.to_string()),
+            Event::Stream(stream) => {
+                let session = session.id();
+                tokio::spawn(async move {
+                    let id = stream.id();
+                    if let Err(error) = answer(stream).await {
+                        tracing::info!(%session, stream = id, %error, "stream ended");
+                    }
+                });
+                continue;
+            }
             _ => Ok(()),
         };
         if let Err(error) = result {
@@ -117,6 +136,7 @@ async fn command(session: &Session, text: &str) -> Result<(), String> {
             session.send(verdict).await.map_err(|error| error.to_string())
         }
         "!states" => states(session, number(first)?, number(Some(rest))?).await,
+        "!stream" => stream(session, number(first)?).await.map_err(|error| error.to_string()),
         "!close" => {
             session.close(number(first)?, rest);
             Ok(())
@@ -124,6 +144,70 @@ async fn command(session: &Session, text: &str) -> Result<(), String> {
         "!panic" => panic!("as it was told"),
         _ => Err(format!("{name} is not known")),
     }
+}
+
+/// What a client's stream gets back.
+async fn answer(mut stream: Stream) -> std::io::Result<()> {
+    let mut first = [0];
+    if stream.read(&mut first).await? == 0 {
+        return stream.shutdown().await;
+    }
+    match first[0] {
+        b'h' => {
+            let mut hash = Sha256::new();
+            hash.update(first);
+            let mut buffer = vec![0; 16_384];
+            loop {
+                match stream.read(&mut buffer).await? {
+                    0 => break,
+                    read => hash.update(&buffer[..read]),
+                }
+            }
+            stream.write_all(hex(&hash.finalize()).as_bytes()).await?;
+            stream.shutdown().await
+        }
+        b'r' => {
+            stream.reset(CODE);
+            stream.read_to_end(&mut Vec::new()).await.map(drop)
+        }
+        b's' => {
+            stream.stop(CODE);
+            stream.shutdown().await
+        }
+        _ => {
+            stream.write_all(&first).await?;
+            let (mut reader, mut writer) = stream.into_split();
+            tokio::io::copy(&mut reader, &mut writer).await?;
+            writer.shutdown().await
+        }
+    }
+}
+
+async fn stream(session: &Session, bytes: u32) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut stream = session.open_stream().await?;
+    let (mut state, mut hash) = (u64::from(bytes) | 1, Sha256::new());
+    let mut left = bytes as usize;
+    while left > 0 {
+        let mut piece = Vec::with_capacity(16_384);
+        while piece.len() < 16_384 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            piece.extend_from_slice(&state.to_le_bytes());
+        }
+        piece.truncate(left);
+        left -= piece.len();
+        hash.update(&piece);
+        stream.write_all(&piece).await?;
+    }
+    stream.shutdown().await?;
+    session.send(format!("streamed {} {}", stream.id(), hex(&hash.finalize()))).await?;
+    stream.stop(0); // whatever the client writes back
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The message at `index`: its number, and a length between 4 and 3,003 bytes that follows from it; every 1,000th is larger.
