@@ -21,8 +21,9 @@ export interface Carrier {
   isFresh: boolean;
   /** Its native streams, by the session's stream that each carries. */
   readonly natives: Map<number, NativeStream>;
-  /** Whether a native stream is being opened. */
+  /** Whether a native stream is being opened, and until when the browser is not asked for one. */
   isOpening: boolean;
+  noStreamsUntil: number;
   /** What came and went while it is frozen; `null` when it is not. */
   held: { readonly packets: Uint8Array<ArrayBuffer>[]; readonly events: (() => void)[] } | null;
   /** Packets that were held, and have not left yet. */
@@ -82,6 +83,7 @@ export class Links {
       isFresh: true,
       natives: new Map(),
       isOpening: false,
+      noStreamsUntil: 0,
       held: null,
       thawed: [],
     };
@@ -139,15 +141,16 @@ export class Links {
       }
       link.send(thawed[0] as Uint8Array<ArrayBuffer>);
     }
-    while (machine.hasNativeDatagram && link.datagrams?.room()) {
-      link.datagrams.send(machine.nativeDatagram());
-    }
     this.#route(carrier);
     pour(link, (room) => {
       const max = carrier.isFresh ? FIRST_PACKET_BYTES : room;
       carrier.isFresh = false;
       return machine.packet(now(), Math.min(room, max));
     });
+    // After the packets: the server drops datagrams that come before the first frame.
+    while (machine.hasNativeDatagram && link.datagrams?.room()) {
+      link.datagrams.send(machine.nativeDatagram());
+    }
     for (const [id, native] of natives) {
       pour(native, (room) => machine.nativePacket(now(), id, room));
       if (!machine.streams.goesOn(id)) {
@@ -220,10 +223,14 @@ export class Links {
 
   /** Finds a native stream for each new stream of ours, one after the other. */
   #route(carrier: Carrier): void {
-    const id = this.#machine.streams.unrouted();
-    if (id !== undefined && !carrier.isOpening) {
-      carrier.isOpening = true;
-      this.#open(carrier, id);
+    const { streams } = this.#machine;
+    for (let id = streams.unrouted(); id !== undefined && !carrier.isOpening; id = streams.unrouted()) {
+      if (this.#env.now() < carrier.noStreamsUntil) {
+        streams.route(id, false);
+      } else {
+        carrier.isOpening = true;
+        this.#open(carrier, id);
+      }
     }
   }
 
@@ -238,6 +245,9 @@ export class Links {
         carrier.isOpening = false;
         if (native) {
           carrier.natives.set(id, native);
+        } else {
+          // Others need not wait, too, before it has some again.
+          carrier.noStreamsUntil = this.#env.now() + NATIVE_STREAM_MS;
         }
         machine.streams.route(id, native !== undefined);
         this.#host.work();

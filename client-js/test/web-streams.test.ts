@@ -110,6 +110,19 @@ describe('a stream', () => {
     await world.pass(200);
     expect(echo.bytes).toEqual([...pattern(10)]);
     expect(server.links.at(-1)?.natively).toBe(0);
+    // Others do not wait one after the other.
+    const others = await Promise.all(Array.from({ length: 20 }, () => session.openStream()));
+    const echoes = others.map((other) => {
+      void other.writable.getWriter().write(pattern(3));
+      return collect(other);
+    });
+    await world.pass(2_000);
+    expect(echoes.map(({ bytes }) => bytes.length)).toEqual(others.map(() => 3));
+    server.givesStreams = true;
+    const late = await session.openStream();
+    void late.writable.getWriter().write(pattern(3));
+    await world.pass(100);
+    expect(server.links.at(-1)?.natively).toBeGreaterThan(0);
   });
 
   it('is read into the reader’s own buffer, and is a byte stream', async () => {
