@@ -2,7 +2,7 @@
 //!
 //! - `messages SEED COUNT LEAD`: sends COUNT numbered messages, at most LEAD ahead of what it has received, and accounts for as many, until `done`;
 //!   then answers `verdict JSON`;
-//! - `streams SEED COUNT SIZE`: see [`crate::bulk`]; answers `verdict JSON`;
+//! - `streams SEED COUNT SIZE`: says `ready`, then see [`crate::bulk`]; answers `verdict JSON`;
 //! - `echo`: sends back what comes; a line on standard output says in the end how many messages came, and how many were sent.
 //!
 //! The configuration comes from `THROUGHLINE_*`; SIGTERM drains.
@@ -41,6 +41,7 @@ async fn run(session: Session) {
             answer(&session, json!(tally)).await;
         }
         ("streams", [seed, count, size]) => {
+            drop(session.send("ready").await); // an incoming stream would be seen before the message above
             let equal = bulk::at_server(&session, *seed, *count, *size as usize).await;
             answer(&session, json!({ "equal": equal })).await;
         }

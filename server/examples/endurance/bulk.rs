@@ -26,10 +26,12 @@ fn is_answer(seed: u64, id: u64, size: usize, answer: &[u8]) -> bool {
         && Sha256::digest(rest) == Sha256::digest(content(!seed, id, size))
 }
 
-/// The server's side: answers `count` streams of its client, and opens as many. Returns how many of its own were answered as they should.
+/// The server's side: answers `count` streams of its client, and opens as many when the first has come. Returns how many of its own were answered
+/// as they should.
 pub(crate) async fn at_server(session: &Session, seed: u64, count: u64, size: usize) -> u64 {
+    let Some(Event::Stream(first)) = session.recv().await else { return 0 };
     let accepting = async {
-        let mut answering = Vec::new();
+        let mut answering = vec![tokio::spawn(answer(first, seed, size))];
         while answering.len() < count as usize {
             match session.recv().await {
                 Some(Event::Stream(stream)) => answering.push(tokio::spawn(answer(stream, seed, size))),

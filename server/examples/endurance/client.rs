@@ -11,7 +11,7 @@ use throughline_protocol::limits::MAX_PACKET;
 use throughline_protocol::{
     Close, Config, Decoder, Event, Frame, LinkTraits, Machine, Message, Micros, StreamError, StreamRead, TrySendError,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::Failure;
@@ -21,9 +21,12 @@ use crate::link::{Incoming, Link, Place, Resume};
 /// A session, as its client sees it. Dropping it cuts the connection.
 pub(crate) struct Client {
     shared: Arc<Shared>,
-    commands: mpsc::UnboundedSender<Link>,
+    commands: mpsc::UnboundedSender<Command>,
     driver: JoinHandle<()>,
 }
+
+/// Goes on over this link; says when it does.
+type Command = (Link, oneshot::Sender<()>);
 
 struct Shared {
     state: Mutex<State>,
@@ -51,10 +54,10 @@ impl Client {
         let machine = Machine::client(Config::default());
         let state = State { machine, fault: fault.clone(), transport, endpoint: None, unexpected: Vec::new() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), happened: Notify::new() });
-        let (commands, links) = mpsc::unbounded_channel();
+        let (commands, commanded) = mpsc::unbounded_channel();
         let driver = Driver { shared: Arc::clone(&shared), current: None, previous: None };
-        let client = Self { shared, commands, driver: tokio::spawn(driver.run(links)) };
-        client.take(link);
+        let client = Self { shared, commands, driver: tokio::spawn(driver.run(commanded)) };
+        client.take(link).await;
         client.until(|machine| machine.is_established().then_some(())).await;
         Ok(client)
     }
@@ -77,8 +80,11 @@ impl Client {
     }
 
     /// Goes on over this link; the one before is left when this one works.
-    pub(crate) fn take(&self, link: Link) {
-        drop(self.commands.send(link)); // the driver has ended when the session has
+    pub(crate) async fn take(&self, link: Link) {
+        let (taken, is_taken) = oneshot::channel();
+        if self.commands.send((link, taken)).is_ok() {
+            drop(is_taken.await); // the driver has ended when the session has
+        }
     }
 
     /// The transport and the fate of the current link, or of the last.
@@ -110,9 +116,9 @@ impl Client {
     pub(crate) async fn recv(&self) -> Option<Event> {
         loop {
             let happened = self.shared.happened.notified();
-            let (event, owes) = {
+            let (event, owes, is_over) = {
                 let machine = &mut self.shared.state.lock().machine;
-                (machine.poll_event(), machine.owes())
+                (machine.poll_event(), machine.owes(), machine.closed().is_some())
             };
             if owes {
                 self.shared.changed.notify_one();
@@ -121,6 +127,7 @@ impl Client {
                 Some(Event::Opened) => {}
                 Some(Event::Closed(_)) => return None,
                 Some(event) => return Some(event),
+                None if is_over => return None,
                 None => happened.await,
             }
         }
@@ -222,7 +229,7 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut links: mpsc::UnboundedReceiver<Link>) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         loop {
             let (deadline, is_closed) = self.transmit();
             self.shared.happened.notify_waiters();
@@ -241,10 +248,11 @@ impl Driver {
             tokio::select! {
                 incoming = next_of(&mut self.current) => self.handle(incoming),
                 incoming = next_of(&mut self.previous) => self.handle_late(incoming),
-                link = links.recv() => match link {
-                    Some(link) => self.take(link),
-                    None => return,
-                },
+                command = commands.recv() => {
+                    let Some((link, taken)) = command else { return };
+                    self.take(link);
+                    let _ = taken.send(()); // who asked may have gone
+                }
                 () = room, if is_full => {}
                 () = self.shared.changed.notified() => {}
                 () = tokio::time::sleep(pause.min(Duration::from_secs(3_600))) => {}
@@ -265,7 +273,7 @@ impl Driver {
         let mut state = self.shared.state.lock();
         state.fault = link.fault.clone();
         state.transport = link.transport;
-        state.endpoint = link.endpoint.clone();
+        state.endpoint = link.connected.as_ref().map(|connected| connected.endpoint.clone());
         state.machine.link_opened(now(), traits);
         state.machine.handle_frame(now(), Frame::Welcome(link.welcome.clone()));
         let mut is_heard = false;

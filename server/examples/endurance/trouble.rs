@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use throughline::Transport;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 use crate::client::{Client, Gap};
@@ -84,8 +85,32 @@ enum Plan {
 }
 
 impl Trouble<'_> {
-    /// Makes it all, and leaves the session with a link that lasts.
-    pub(crate) async fn make(mut self) -> Result<Report, Failure> {
+    /// Makes it all while the session is used, and then sees to it that the session has a link for as long as it is.
+    pub(crate) async fn during<T>(
+        mut self,
+        using: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<(T, Report), Failure> {
+        let done = CancellationToken::new();
+        let using = async {
+            let used = using.await;
+            done.cancel();
+            used
+        };
+        let making = async {
+            self.make().await?;
+            loop {
+                tokio::select! {
+                    () = done.cancelled() => break,
+                    () = self.client.link_gone() => self.go_on().await?,
+                }
+            }
+            self.report.unexpected.extend(self.client.unexpected());
+            Ok(self.report)
+        };
+        tokio::try_join!(using, making)
+    }
+
+    async fn make(&mut self) -> Result<(), Failure> {
         for event in 0..u64::from(self.events) {
             let (from, to) = (self.total * event, self.total * (event + 1));
             let (from, to) = (from / u64::from(self.events), to / u64::from(self.events));
@@ -97,23 +122,20 @@ impl Trouble<'_> {
                     self.wait_for(between).await?;
                     let link = self.open().await?;
                     self.report.moves += 1;
-                    self.take(link);
+                    self.take(link).await;
                 }
                 Plan::Race => {
                     self.wait_for(between).await?;
                     let (first, second) = (self.open().await?, self.open().await?);
                     self.report.races += 1;
-                    self.take(first);
-                    self.take(second);
+                    self.take(first).await;
+                    self.take(second).await;
                 }
                 Plan::Cut(how) => self.cut(how, to).await?,
             }
         }
         self.allowed.send_replace(self.total);
-        // Early cuts may be waiting still.
-        self.wait_for(self.total).await?;
-        self.report.unexpected = self.client.unexpected();
-        Ok(self.report)
+        Ok(())
     }
 
     fn plan(&mut self) -> Plan {
@@ -131,7 +153,7 @@ impl Trouble<'_> {
         fault.arm(1 + self.rng.below(self.bytes_between), how);
         let mut progress = self.progress.clone();
         tokio::select! {
-            () = fault.broken() => {}
+            () = self.client.link_gone() => {}
             done = progress.wait_for(|progress| *progress >= until) => {
                 done?;
             }
@@ -166,7 +188,7 @@ impl Trouble<'_> {
             _ => self.report.cuts += 1,
         }
         let link = self.open().await?;
-        self.take(link);
+        self.take(link).await;
         Ok(())
     }
 
@@ -195,10 +217,10 @@ impl Trouble<'_> {
         }
     }
 
-    fn take(&mut self, link: Link) {
+    async fn take(&mut self, link: Link) {
         let (from, _) = self.client.link();
         let to: Transport = link.transport;
         *self.report.pairs.entry(format!("{from} to {to}")).or_default() += 1;
-        self.client.take(link);
+        self.client.take(link).await;
     }
 }

@@ -20,7 +20,7 @@ use crate::Failure;
 use crate::fault::Fault;
 
 pub(crate) use http::Requests;
-pub(crate) use webtransport::Natives;
+pub(crate) use webtransport::{Connected, Natives};
 
 /// All of them, from the best to the one that always works.
 pub(crate) const TRANSPORTS: [Transport; 4] =
@@ -65,8 +65,8 @@ pub(crate) struct Link {
     /// What came behind WELCOME.
     pub(crate) decoder: Decoder,
     pub(crate) natives: Option<Natives>,
-    /// On webtransport.
-    pub(crate) endpoint: Option<quinn::Endpoint>,
+    /// On webtransport. It is dropped before the tasks are.
+    pub(crate) connected: Option<Connected>,
     outgoing: mpsc::Sender<Bytes>,
     incoming: mpsc::Receiver<Incoming>,
     _tasks: JoinSet<()>,
@@ -77,7 +77,7 @@ struct Ends {
     outgoing: mpsc::Sender<Bytes>,
     incoming: mpsc::Receiver<Incoming>,
     natives: Option<Natives>,
-    endpoint: Option<quinn::Endpoint>,
+    connected: Option<Connected>,
     tasks: JoinSet<()>,
 }
 
@@ -108,9 +108,9 @@ impl Link {
                     None => {}
                 }
             };
-            let Ends { outgoing, incoming, natives, endpoint, tasks } = ends;
+            let Ends { outgoing, incoming, natives, connected, tasks } = ends;
             let fault = fault.clone();
-            Ok(Self { transport, welcome, fault, decoder, natives, endpoint, outgoing, incoming, _tasks: tasks })
+            Ok(Self { transport, welcome, fault, decoder, natives, connected, outgoing, incoming, _tasks: tasks })
         };
         tokio::select! {
             opened = opening => opened,

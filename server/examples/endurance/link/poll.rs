@@ -35,5 +35,5 @@ pub(super) async fn open(place: &Place, resume: Option<&Resume>, fault: &Fault) 
             }
         }
     });
-    Ok(Ends { outgoing, incoming, natives: None, endpoint: None, tasks })
+    Ok(Ends { outgoing, incoming, natives: None, connected: None, tasks })
 }

@@ -41,7 +41,7 @@ pub(super) async fn open(place: &Place, resume: Option<&Resume>, fault: &Fault) 
             packet = events.next().await;
         }
     });
-    Ok(Ends { outgoing, incoming, natives: None, endpoint: None, tasks })
+    Ok(Ends { outgoing, incoming, natives: None, connected: None, tasks })
 }
 
 struct Events {

@@ -31,6 +31,7 @@ pub(super) async fn open(place: &Place, resume: Option<&Resume>, fault: &Fault) 
     let runtime = Arc::new(quinn::TokioRuntime);
     let endpoint = quinn::Endpoint::new_with_abstract_socket(quinn::EndpointConfig::default(), None, socket, runtime)?;
     let connection = endpoint.connect_with(client_config()?, place.quic, "localhost")?.await?;
+    let connected = Connected { endpoint: endpoint.clone(), connection: connection.clone() };
     // h3's driver would take a stream of the server's for a mistake. It is kept, and never polled.
     let (driver, mut requests) = h3::client::builder()
         .enable_extended_connect(true)
@@ -69,8 +70,6 @@ pub(super) async fn open(place: &Place, resume: Option<&Resume>, fault: &Fault) 
     tasks.spawn(natives.clone().accept());
     let reading = fault.clone();
     tasks.spawn(async move {
-        // Everything is kept for as long as the link is.
-        let _kept = (driver, requests, stream);
         let lost = loop {
             let bytes = match link_recv.read_chunk(READ_CHUNK, true).await {
                 Ok(Some(chunk)) => chunk.bytes,
@@ -92,27 +91,29 @@ pub(super) async fn open(place: &Place, resume: Option<&Resume>, fault: &Fault) 
                 break; // the reader says how it ended
             }
         }
-        std::future::pending::<()>().await; // a stream that is dropped is finished
-        drop(link_send);
+        // For as long as the link lives: a stream that is dropped is finished.
+        let _kept = (link_send, driver, requests, stream);
+        std::future::pending::<()>().await;
     });
-    let (fault, closing) = (fault.clone(), Closing(connection));
+    let (fault, resetting) = (fault.clone(), connection.clone());
     tasks.spawn(async move {
         fault.broken().await;
         if fault.how() == Some(How::Reset) {
-            drop(closing);
-        } else {
-            std::future::pending().await // dropped with the link
+            drop(Connected { endpoint, connection: resetting });
         }
     });
-    Ok(Ends { outgoing, incoming, natives: Some(natives), endpoint: Some(endpoint), tasks })
+    Ok(Ends { outgoing, incoming, natives: Some(natives), connected: Some(connected), tasks })
 }
 
-/// Closes the connection when it is dropped: quinn would end its streams first, which is a word of its own.
-struct Closing(quinn::Connection);
+/// A QUIC connection, which is closed when this is dropped: quinn would end its streams first, and the server take that for a word of ours.
+pub(crate) struct Connected {
+    pub(crate) endpoint: quinn::Endpoint,
+    connection: quinn::Connection,
+}
 
-impl Drop for Closing {
+impl Drop for Connected {
     fn drop(&mut self) {
-        self.0.close(0x0100_u32.into(), b""); // H3_NO_ERROR
+        self.connection.close(0x0100_u32.into(), b""); // H3_NO_ERROR
     }
 }
 

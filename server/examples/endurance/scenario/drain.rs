@@ -106,6 +106,7 @@ async fn run(arguments: DrainArguments) -> Result<Outcome, Failure> {
         tally.add(way.tally);
         *ended.entry(way.ended).or_default() += 1;
     }
+    let reasons: Vec<&String> = ways.iter().filter_map(|way| way.lost.as_ref()).take(5).collect();
     let back: Vec<f64> =
         ways.iter().map(|way| way.back.saturating_duration_since(stopped).as_secs_f64() * 1_000.0).collect();
     let busiest = busiest(&back, spread as f64 / 10.0);
@@ -114,10 +115,11 @@ async fn run(arguments: DrainArguments) -> Result<Outcome, Failure> {
         && exit_ms <= deadline + 500 // the process itself ends, too
         && lost == 0
         && unanswered == 0
+        && reasons.is_empty()
         && tally.is_clean(tally.received);
     let figures = json!({
         "seed": seed, "sessions": sessions, "openedInMs": opened_in.as_millis() as u64, "sent": sent, "acked": acked,
-        "ackedAndLost": lost, "receivedAndUnanswered": unanswered, "sentAndNotReceived": late, "arrived": tally, "ended": ended,
+        "ackedAndLost": lost, "receivedAndUnanswered": unanswered, "sentAndNotReceived": late, "arrived": tally, "ended": ended, "lostBecause": reasons,
         "exitCode": code, "exitMs": exit_ms, "deadlineMs": deadline, "spreadMs": spread, "backAfterMs": back,
         "inBusiestTenth": busiest,
     });
@@ -160,6 +162,8 @@ struct Way {
     /// By both.
     tally: Tally,
     ended: &'static str,
+    /// Why its link was lost, when it was not closed.
+    lost: Option<String>,
     /// When it turned to the second server.
     back: Instant,
 }
@@ -195,14 +199,18 @@ impl User {
             let mut pause = std::pin::pin!(pause);
             loop {
                 tokio::select! {
+                    biased;
                     event = self.client.recv() => match event {
                         Some(Event::Message(message)) => self.echoes.take(&message),
                         Some(_) => {}
                         None => return self.client.closed().await,
                     },
                     () = &mut pause => break,
-                    // Nobody moves it here: it is over.
-                    () = self.client.link_gone() => return Close::application(0, self.client.unexpected().join("; ")),
+                    // Nobody moves it here: it is over, unless it has been closed just now.
+                    () = self.client.link_gone() => {
+                        let closed = self.client.until(|machine| Some(machine.closed().cloned())).await;
+                        return closed.unwrap_or_else(|| Close::application(0, self.client.unexpected().join("; ")));
+                    }
                 }
             }
             let message = numbered(self.seed, self.ends.len() as u32);
@@ -215,7 +223,7 @@ impl User {
     /// Turns to the next server, with what the first has not acknowledged.
     async fn go_on(mut self, place: &Place, closed: Close, at: Instant) -> Result<Way, Failure> {
         let unacked = self.client.until(|machine| Some(machine.buffered_bytes())).await;
-        while let Some(event) = self.client.recv().await {
+        while let Some(event) = self.client.until(|machine| Some(machine.poll_event())).await {
             if let Event::Message(message) = event {
                 self.echoes.take(&message); // it came before the end
             }
@@ -245,10 +253,11 @@ impl User {
             Some(code) if closed.origin == throughline_protocol::Origin::Protocol => code.name(),
             _ => "lost",
         };
+        let lost = (ended == "lost").then_some(closed.reason);
         // Those beyond what was sent are not lost.
         let tally =
             Tally { lost: sent as u64 - echoed.min(acked as u64) - (sent - acked) as u64, ..self.echoes.tally() };
         let (sent, acked) = (sent as u64, acked as u64);
-        Ok(Way { session: self.session, sent, acked, echoed, tally, ended, back: at })
+        Ok(Way { session: self.session, sent, acked, echoed, tally, ended, lost, back: at })
     }
 }

@@ -121,7 +121,8 @@ async fn one(place: Place, mut rng: Rng, count: u32, events: u32) -> Result<One,
         bytes_between: bytes_between.max(1),
         report: Report::default(),
     };
-    let ((), (down, up), report) = tokio::try_join!(sending, receiving, trouble.make())?;
+    let using = async { tokio::try_join!(sending, receiving) };
+    let (((), (down, up)), report) = trouble.during(using).await?;
     client.close().await;
     Ok(One { up, down, report })
 }

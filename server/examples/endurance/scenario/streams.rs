@@ -43,6 +43,9 @@ pub(crate) async fn streams(arguments: StreamsArguments) -> Result<Outcome, Fail
     let command = Message::from(format!("streams {seed} {each} {size}"));
     client.send(command).await.map_err(|close| close.to_string())?;
 
+    if !matches!(client.recv().await, Some(Event::Message(ready)) if ready.as_text() == Some("ready")) {
+        return Err("the server is not ready".into());
+    }
     let total = 2 * each * size as u64;
     let (read, progress) = watch::channel(0);
     let using = async {
@@ -67,8 +70,7 @@ pub(crate) async fn streams(arguments: StreamsArguments) -> Result<Outcome, Fail
         bytes_between: (2 * total / u64::from(events.max(1))).max(1),
         report: Report::default(),
     };
-    let both = async { tokio::try_join!(using, trouble.make()) };
-    let finished = tokio::time::timeout(Duration::from_secs(patience), both).await;
+    let finished = tokio::time::timeout(Duration::from_secs(patience), trouble.during(using)).await;
     let ((by_client, by_server), report) =
         finished.map_err(|_| format!("not done within {patience} s (seed {seed})"))??;
     let seconds = began.elapsed().as_secs_f64();
