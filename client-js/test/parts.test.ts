@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it, vi } from 'vitest';
 import { reconnectDelay } from '../src/backoff.js';
 import { Emitter } from '../src/emitter.js';
+import { browser } from '../src/environment.js';
 import { type Attempt, explain } from '../src/explain.js';
 import { Memory } from '../src/memory.js';
 import { CODE_NAMES, shouldRetry, truncateUtf8 } from '../src/protocol/close.js';
@@ -112,6 +113,30 @@ describe('emitter', () => {
       emitter.emit('tick', 'x');
     };
     expect(types).toBeTypeOf('function');
+  });
+});
+
+describe('the browser', () => {
+  it('tells when the kind of the network changes, not when an estimate of its speed does', () => {
+    const connection = Object.assign(new EventTarget(), { type: 'wifi' });
+    vi.stubGlobal('navigator', { connection });
+    let changes = 0;
+    const cancel = browser.networkChanged(() => changes++);
+    const change = (type: string) => {
+      connection.type = type;
+      connection.dispatchEvent(new Event('change'));
+    };
+    change('wifi');
+    expect(changes).toBe(0);
+    change('cellular');
+    change('cellular');
+    expect(changes).toBe(1);
+    cancel();
+    change('wifi');
+    expect(changes).toBe(1);
+    vi.stubGlobal('navigator', {});
+    browser.networkChanged(() => {})();
+    vi.unstubAllGlobals();
   });
 });
 
