@@ -260,7 +260,7 @@ impl<A: Audience> Stage<A> {
             .zip(&names)
             .map(|(&(id, ship), name)| Leader { id, name, score: ship.score(), bot: ship.pilot == Pilot::Bot })
             .collect();
-        let text = Notice::Leaderboard { top, players: self.players.len(), bots: self.bots() }.to_text();
+        let text = Notice::Leaderboard { top, players: self.present(), bots: self.bots() }.to_text();
         let message = Message::from(text);
         for player in &self.players {
             // Whoever has something waiting, or no room, goes without until the next one.
@@ -316,7 +316,7 @@ impl<A: Audience> Stage<A> {
             world_size: WORLD_SIZE,
             tick_rate: TICK_RATE,
             players: others.map(|other| (other.id, other.name.as_str())).collect(),
-            player_count: self.players.len(),
+            player_count: self.present(),
             bots: self.bots(),
             chat: self.chat.iter().collect(),
         }
@@ -329,6 +329,11 @@ impl<A: Audience> Stage<A> {
             Some(player) => player.name.clone(),
             None => bot_name(id),
         }
+    }
+
+    /// Players with a link. Whoever has left without a word keeps his ship until his session ends, and is not counted.
+    fn present(&self) -> usize {
+        self.players.iter().filter(|player| !player.seat.audience.is_away()).count()
     }
 
     fn bots(&self) -> usize {

@@ -147,13 +147,14 @@ fn a_slow_player_misses_leaderboards_and_keeps_the_chat() {
 fn a_player_without_a_link_keeps_ship_and_chat_and_gets_no_old_leaderboards() {
     let mut hall = Hall::new(4);
     let (away, _) = hall.arrive();
-    let (_, talker) = hall.arrive();
+    let (other, talker) = hall.arrive();
     hall.ticks(1);
     away.0.lock().told.clear();
     away.0.lock().away = true;
     talker.wish(chat("anyone?")).expect("room");
     hall.ticks(90);
     assert_eq!(hall.stage.players.len(), 2);
+    assert_eq!(other.told("leaderboard").last().expect("one per second")["players"], 1, "of those who are there");
     away.0.lock().away = false;
     hall.ticks(30);
     let told = std::mem::take(&mut away.0.lock().told);
