@@ -25,6 +25,8 @@ pub(crate) struct Sender {
     limit: u64,
     /// Bytes of the first chunk that are acknowledged already.
     front: usize,
+    /// The first chunk goes on with a unit of the application, whose first chunk is acknowledged already.
+    within: bool,
     /// Nothing at or above this offset is sent any more: it is for another session.
     hold: Option<u64>,
 }
@@ -47,6 +49,7 @@ impl Sender {
             sent: 0,
             limit,
             front: 0,
+            within: false,
             hold: None,
         }
     }
@@ -70,7 +73,8 @@ impl Sender {
             chunk.is_last.then_some(at)
         });
         let sent = self.sent;
-        let end = if sent == self.acked { sent } else { ends.find(|end| *end >= sent).unwrap_or(self.end) };
+        let has_begun = sent > self.acked || self.front > 0 || self.within;
+        let end = if has_begun { ends.find(|end| *end >= sent).unwrap_or(self.end) } else { sent };
         self.hold.get_or_insert(end);
     }
 
@@ -181,7 +185,7 @@ impl Sender {
             }
             newly -= left;
             self.front = 0;
-            self.chunks.pop_front();
+            self.within = self.chunks.pop_front().is_some_and(|chunk| !chunk.is_last);
             self.cursor.0 = self.cursor.0.saturating_sub(1);
         }
         if self.next == self.acked {
@@ -370,6 +374,22 @@ mod tests {
         assert!(sender.take(100).is_none() && !sender.all_acked());
         sender.acknowledge(7, 100).expect("was sent");
         assert!(sender.all_acked());
+    }
+
+    #[test]
+    fn a_message_that_has_begun_is_not_held_back_when_all_that_was_sent_of_it_is_acknowledged() {
+        // Its rest was held back, and the message was lost with the session.
+        for acknowledged in [1, 2, 3] {
+            let mut sender = Sender::new(acknowledged);
+            for (chunk, is_last) in [("he", false), ("ad", true), ("abc", true)] {
+                sender.push(Bytes::from_static(chunk.as_bytes()), is_last);
+            }
+            sender.take(100).expect("there is credit");
+            sender.acknowledge(acknowledged, 100).expect("was sent");
+            sender.hold();
+            assert_eq!(sender.take(100).map(|(_, len, _)| len as u64), Some(4 - acknowledged));
+            assert!(sender.take(100).is_none());
+        }
     }
 
     #[test]
