@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { outputFolder } from './support/binaries.mjs';
 import { figure } from './support/figure.mjs';
 import { BROWSERS, launch } from './support/browser.mjs';
@@ -21,12 +21,14 @@ for (const name of BROWSERS) {
   describe(name, () => {
     let server;
     let browser;
+    const pages = [];
 
     before(async () => {
       server = await startDemo();
       browser = await launch(name);
       await mkdir(outputFolder, { recursive: true });
     });
+    afterEach(leave);
     after(async () => {
       await browser?.close();
       assert.equal(await server?.stop(), 0);
@@ -65,8 +67,14 @@ for (const name of BROWSERS) {
       assert.equal(gaps, 0);
     }
 
+    /** Closes what a test, or a figure that is measured again, has left open. */
+    async function leave() {
+      await Promise.all(pages.splice(0).map((page) => page.isClosed() || page.close()));
+    }
+
     async function play(query) {
       const page = await browser.open(`${server.tcp}/${query}`);
+      pages.push(page);
       await until(page, () => window.demo?.stats().entities > 0).catch((error) => {
         throw new Error(`no state came: ${page.complaints.join('; ') || error.message}`);
       });
@@ -86,6 +94,7 @@ for (const name of BROWSERS) {
     }
 
     figure('the page plays at once, over WebTransport, and looks like something', async (t) => {
+      await leave();
       const page = await play('?name=Ada');
       await page.setViewport({ width: 1_280, height: 800 });
       const seen = await watch(page, 10);
@@ -124,6 +133,7 @@ for (const name of BROWSERS) {
 
     for (const transport of TRANSPORTS.slice(1)) {
       figure(`over ${transport}`, async (t) => {
+        await leave();
         const page = await play(`?transports=${transport}`);
         const seen = await watch(page, 4);
         t.diagnostic(JSON.stringify(seen));
