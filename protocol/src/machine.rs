@@ -145,6 +145,8 @@ pub struct Machine {
     /// Whether the session was ever open.
     established: bool,
     closed_told: bool,
+    /// Until when CLOSE may wait for the stream bytes before it, once it is to be sent: over all links together.
+    flush_until: Micros,
     /// Largest native datagram of the link, if it has them.
     native_datagrams: Option<usize>,
 
@@ -190,6 +192,7 @@ impl Machine {
             opened: false,
             established: false,
             closed_told: false,
+            flush_until: 0,
             native_datagrams: None,
             sender: Sender::new(credit),
             receiver: Receiver::new(config.receive_window_bytes, initial_limit),
@@ -305,6 +308,9 @@ impl Machine {
 
     /// Ends the session: the messages before it are sent, then CLOSE. Does nothing when it is ending already.
     pub fn close(&mut self, now: Micros, close: Close) {
+        if self.closing().is_none() {
+            self.flush_until = now + CLOSE_PATIENCE_US;
+        }
         match self.phase {
             Phase::Closing { .. } | Phase::Closed(_) => {}
             // The next link is told, if it comes soon.

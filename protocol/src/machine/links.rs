@@ -113,10 +113,12 @@ impl Machine {
         self.ack_due = true;
         match &mut self.phase {
             // It was to be closed while there was no link, or on the one before.
-            Phase::Closing { deadline, .. } => *deadline = now + CLOSE_PATIENCE_US,
+            Phase::Closing { deadline, flush, .. } => {
+                *deadline = if *flush { self.flush_until } else { now + CLOSE_PATIENCE_US };
+            }
             Phase::Detached { ending: Some(close), .. } => {
                 let close = close.clone();
-                self.phase = Phase::Closing { close, flush: true, by_owner: true, deadline: now + CLOSE_PATIENCE_US };
+                self.phase = Phase::Closing { close, flush: true, by_owner: true, deadline: self.flush_until };
             }
             _ => self.open(now),
         }

@@ -174,6 +174,8 @@ impl Machine {
             // The stream bytes before our CLOSE may be waiting for this credit.
             Frame::Ack { stream: MESSAGE_STREAM, received, limit } => drop(self.sender.acknowledge(received, limit)),
             Frame::Ack { stream, received, limit } => drop(self.streams.ack(stream, received, limit)),
+            // Or in vain.
+            Frame::Stop { stream, code } => drop(self.streams.stop(stream, code)),
             Frame::Close(close) => self.end(close),
             _ => {}
         }
