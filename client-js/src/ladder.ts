@@ -51,8 +51,8 @@ export interface RaceOptions {
   readonly stepMs: number;
   /** A link works already: what fails is worth remembering at once. */
   readonly works: boolean;
-  /** A link answered: the first, or a better one after it. Why it is not taken, in words; `null` when it is. */
-  readonly won: (win: Win) => string | null;
+  /** A link answered: the first, or a better one after it. Why it is not taken, in words, or what takes it. */
+  readonly won: (win: Win) => string | (() => void);
   readonly lost: (defeat: Defeat) => void;
   /** A rung failed while another one works: worth remembering. */
   readonly failed: (transport: Transport, loss: Loss) => void;
@@ -162,14 +162,14 @@ export class Race {
     this.#running.delete(runner);
     runner.cancelDeadline();
     this.#record(rung, 'won', '');
-    const refusal = this.#options.won({
+    const take = this.#options.won({
       transport,
       link,
       welcome,
       adopt: (handlers) => Object.assign(runner.handlers, handlers),
     });
-    if (refusal !== null) {
-      this.#stop(runner, 'cancelled', refusal);
+    if (typeof take === 'string') {
+      this.#stop(runner, 'cancelled', take);
       this.#goOn(rung);
       return;
     }
@@ -193,6 +193,7 @@ export class Race {
       }
     }
     this.#losses.clear();
+    take();
     this.#settle();
   }
 

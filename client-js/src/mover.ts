@@ -288,8 +288,8 @@ export class Mover {
     }
   }
 
-  /** A link answered. Why it is not taken; `null` when it is. `named`: the session that its opening asked for. */
-  #judge(win: Win, named: string | undefined, race: Race): string | null {
+  /** A link answered. Why it is not taken, or what takes it. `named`: the session that its opening asked for. */
+  #judge(win: Win, named: string | undefined, race: Race): string | (() => void) {
     const { transport, welcome } = win;
     const { current } = this.#links;
     const session = this.#machine.resumption?.session;
@@ -297,15 +297,15 @@ export class Mover {
       return 'the session has ended';
     }
     if (!current) {
-      return this.#take(win, race, '');
+      return () => this.#take(win, race, '');
     }
     const better = this.#rank(transport) < this.#rank(current.transport);
     if (welcome.resumed && welcome.session === session) {
       if (race === this.#seeking) {
-        return this.#take(win, race, `${current.transport} is in doubt: ${this.doubts}`);
+        return () => this.#take(win, race, `${current.transport} is in doubt: ${this.doubts}`);
       }
       return better
-        ? this.#take(win, race, `${transport} answered, and goes before ${current.transport}`)
+        ? () => this.#take(win, race, `${transport} answered, and goes before ${current.transport}`)
         : `${current.transport} carries the session`;
     }
     if (named !== session) {
@@ -326,7 +326,7 @@ export class Mover {
     return 'the server behind it does not know the session';
   }
 
-  #take(win: Win, race: Race, reason: string): null {
+  #take(win: Win, race: Race, reason: string): void {
     const doubt = this.#doubt;
     this.#fledAt = doubt?.late ? this.#env.now() : 0;
     if (doubt && doubt.transport !== win.transport && !doubt.excused) {
@@ -341,7 +341,6 @@ export class Mover {
     this.#lookedUpAt = this.#env.wallTime();
     this.#links.adopt(win, reason);
     this.#planClimb();
-    return null;
   }
 
   #lose(defeat: Defeat, up: boolean, error?: ThroughlineError): void {

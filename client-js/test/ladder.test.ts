@@ -175,8 +175,11 @@ describe('memory of failures', () => {
     network.connect();
     await world.pass(20);
     const second = network.connect();
+    const told: string[] = [];
+    second.on('transport', ({ reason }) => told.push(reason));
     await world.pass(6);
     expect(second.transport).toBe('websocket');
+    expect(told).toEqual(['Connected over websocket: webtransport was not tried (failed lately: refused).']);
     expect(network.opened).toEqual(['webtransport', 'websocket', 'websocket']);
     expect(second.explain().summary).toMatch(/webtransport was not tried \(failed lately: refused\)/);
     await world.pass(10_000);
