@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::links::{Attached, Leaving, Outcome, Waiting, replaced};
 use super::shared::{Arrival, Core, Shared, now};
+use crate::transport::Transport;
 use crate::transport::link::{Link, LinkEnd};
 
 /// Things taken from a link in one go, before others get their turn.
@@ -19,6 +20,9 @@ const RECEIVE_BUDGET: usize = 64;
 
 /// Links of one session that are saying goodbye. More than these are cut: a client that moves faster than it closes has none to spare.
 const MAX_LEAVING: usize = 8;
+
+/// How long after the end of an event stream a last POST of its client may come.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Drives one session until it has ended and its links are closed. Calls `on_open` once its client has spoken. Without a link it waits
 /// for another, for as long as the machine does.
@@ -28,6 +32,8 @@ pub(crate) struct Driver<F> {
     /// Links that the client may choose, the oldest first.
     candidates: Vec<Waiting>,
     leaving: Vec<Leaving>,
+    /// The current link until a moment ago, and until when something of it may still be on its way.
+    lost: Option<Box<(Attached, Instant)>>,
     timer: Pin<Box<Sleep>>,
     on_open: Option<F>,
     ended: Option<Close>,
@@ -39,6 +45,8 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
         let mut core = shared.lock();
         core.carry(&*link, remote);
+        let transport = link.transport();
+        tracing::debug!(session = %shared.id, link = core.machine.link(), %transport, "link opened");
         let current = Some(Attached::new(core.machine.link(), link, remote));
         drop(core);
         Self {
@@ -46,6 +54,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             current,
             candidates: Vec::new(),
             leaving: Vec::new(),
+            lost: None,
             timer,
             on_open: Some(on_open),
             ended: None,
@@ -58,6 +67,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         self.receive(cx);
         self.poll_candidates(cx);
         let deadline = self.transmit(cx);
+        self.poll_lost(cx);
         let shared = Arc::clone(&self.shared);
         // First of all: a client may have said all that it wanted, and CLOSE, in one go.
         if self.on_open.is_some() && shared.lock().machine.is_established() {
@@ -167,8 +177,8 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             let session = shared.id;
             match outcome {
                 Outcome::Chosen => {
-                    let transport = attached.link.transport();
-                    tracing::debug!(%session, link = number, %transport, "session goes on over another link");
+                    let (transport, remote) = (attached.link.transport(), attached.remote.map(tracing::field::display));
+                    tracing::debug!(%session, link = number, %transport, remote, "session goes on over another link");
                     if let Some(old) = self.current.replace(attached) {
                         self.leave(old.link, None, replaced());
                     }
@@ -226,8 +236,25 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         if let Some(current) = self.current.take() {
             let transport = current.link.transport();
             tracing::debug!(session = %self.shared.id, link = current.number, %transport, "link ended");
+            if transport == Transport::Sse {
+                self.lost = Some(Box::new((current, Instant::now() + LAST_WORDS_TIMEOUT)));
+            }
         }
         self.shared.notify(core);
+    }
+
+    /// Whether the client has said CLOSE by a request of its own, while the link it belongs to was lost.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) {
+        let Some(lost) = &mut self.lost else { return };
+        let shared = Arc::clone(&self.shared);
+        let mut core = shared.lock();
+        lost.0.poll_last_words(cx, &mut core);
+        let until = lost.1;
+        if self.current.is_some() || core.machine.closed().is_some() || Instant::now() >= until {
+            self.lost = None;
+        } else {
+            self.arm(cx, until);
+        }
     }
 
     fn poll_leaving(&mut self, cx: &mut Context<'_>) {

@@ -46,6 +46,22 @@ impl Attached {
         }
     }
 
+    /// What still comes by POST when the link is lost already. Of that only CLOSE counts: a page that goes away stops reading before its last POST has
+    /// arrived.
+    pub(super) fn poll_last_words(&mut self, cx: &mut Context<'_>, core: &mut Core) {
+        while let Poll::Ready(Ok(received)) = self.link.poll_recv(cx) {
+            let Received::Posted(Posted { packet, answer }) = received else { continue };
+            let mut decoder = Decoder::new();
+            decoder.push(packet);
+            let mut frames = std::iter::from_fn(|| decoder.next_frame().ok().flatten());
+            let close = frames.find_map(|frame| if let Frame::Close(close) = frame { Some(close) } else { None });
+            let verdict = if close.is_some() { Verdict::Taken } else { Verdict::Gone };
+            core.left |= close.is_some();
+            close.into_iter().for_each(|close| core.machine.handle_late_frame(now(), Frame::Close(close)));
+            drop(answer.send(verdict));
+        }
+    }
+
     /// Whether there is any use in [`receive_natives`](Self::receive_natives).
     pub(super) fn may_have_natives(&self) -> bool {
         self.link.has_native_streams()

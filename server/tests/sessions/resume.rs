@@ -500,6 +500,28 @@ async fn requests_for_a_link_that_was_replaced_are_answered_410() {
     }
 }
 
+/// A page that goes away stops reading at once; its CLOSE may come later, over another connection. The session waited for two minutes then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_by_post_counts_when_the_event_stream_has_ended() {
+    let (tell, mut told) = mpsc::channel(1);
+    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(telling(tell))).await;
+    let client = Client::connect(place, Transport::Sse).await;
+    hello(&client).await;
+    let names = link_headers(&client.welcome);
+    client.cut().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // Nothing else does.
+    let ping = crate::common::encode(&[Frame::Ping { id: 99 }]);
+    assert_eq!(ask("POST", &place.url("/send"), names.clone(), ping).await.status, http::StatusCode::GONE);
+    let close = crate::common::encode(&[Frame::Close(Close::protocol(Code::Normal, "page closed"))]);
+    assert_eq!(ask("POST", &place.url("/send"), names.clone(), close).await.status, http::StatusCode::NO_CONTENT);
+    let closed = within("the end of the session", told.recv()).await.unwrap();
+    assert_eq!((closed.code, closed.reason.as_str()), (Code::Normal as u32, "page closed"));
+    // It is over for later requests, too.
+    let ping = crate::common::encode(&[Frame::Ping { id: 100 }]);
+    assert_eq!(ask("POST", &place.url("/send"), names, ping).await.status, http::StatusCode::GONE);
+}
+
 /// Half a frame is of no use to anybody: the stream goes on from what was acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_link_that_ends_in_the_middle_of_a_frame_is_no_harm() {
