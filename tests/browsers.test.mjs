@@ -68,7 +68,7 @@ for (const name of BROWSERS) {
 
         test('messages both ways: text, binary, empty, 1 MiB, beyond ASCII', async () => {
           const wrong = await page.evaluate(async (transport) => {
-            const { session, messages } = await kit.open(transport);
+            const { session, messages } = await kit.open(transport, { maxBufferedBytes: 4_000_000 });
             const large = new Uint8Array(1_048_576).map((_, i) => i * 31 + (i >> 8));
             const sent = [
               'text',
