@@ -7,6 +7,7 @@
 //! - `!traffic HZ COUNT`: sends that many such messages, so many per second, while it counts as many from the client; then answers `traffic MS`, the
 //!   longest time between two of the client's, or what was wrong;
 //! - `!states HZ SECONDS`: datagrams under one key: sequence number (u32) and the server's clock in ms (f64), big-endian;
+//! - `!queue HZ SECONDS`: the same as messages, for comparison;
 //! - `!stream BYTES`: opens a stream and writes that many pseudo-random bytes and an end; then `streamed ID SHA256`, in hex;
 //! - `!close CODE REASON`: closes the session;
 //! - `!panic`: fails.
@@ -135,7 +136,8 @@ async fn command(session: &Session, text: &str) -> Result<(), String> {
             };
             session.send(verdict).await.map_err(|error| error.to_string())
         }
-        "!states" => states(session, number(first)?, number(Some(rest))?).await,
+        "!states" => states(session, number(first)?, number(Some(rest))?, false).await,
+        "!queue" => states(session, number(first)?, number(Some(rest))?, true).await,
         "!stream" => stream(session, number(first)?).await.map_err(|error| error.to_string()),
         "!close" => {
             session.close(number(first)?, rest);
@@ -252,7 +254,7 @@ async fn expect(session: &Session, count: u32) -> Result<Duration, String> {
     Ok(longest)
 }
 
-async fn states(session: &Session, hz: u32, seconds: u32) -> Result<(), String> {
+async fn states(session: &Session, hz: u32, seconds: u32, reliable: bool) -> Result<(), String> {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / hz.clamp(1, 1_000));
     let end = Instant::now() + Duration::from_secs(u64::from(seconds));
     let mut sequence = 0u32;
@@ -263,7 +265,11 @@ async fn states(session: &Session, hz: u32, seconds: u32) -> Result<(), String> 
         state[..4].copy_from_slice(&sequence.to_be_bytes());
         state[4..12].copy_from_slice(&(now.as_secs_f64() * 1_000.0).to_be_bytes());
         sequence += 1;
-        session.send_datagram(state, 0).map_err(|error| error.to_string())?;
+        if reliable {
+            session.send(state).await.map_err(|error| error.to_string())?;
+        } else {
+            session.send_datagram(state, 0).map_err(|error| error.to_string())?;
+        }
     }
     Ok(())
 }

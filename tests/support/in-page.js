@@ -132,8 +132,8 @@ window.kit = (() => {
   async function sendFlood({ session, messages }, count, ms) {
     session.send(`!expect ${count}`);
     for (let index = 0; index < count; index++) {
-      if (session.bufferedBytes > 1_000_000) {
-        await within(ms, session.drained(500_000), `drained at ${index}`);
+      if (session.bufferedBytes > 150_000) {
+        await within(ms, session.drained(100_000), `drained at ${index}`);
       }
       session.send(numbered(index));
     }
@@ -198,6 +198,41 @@ window.kit = (() => {
   }
 
   /**
+   * Sends `count` numbered texts, `hz` per second, and wants each back once and in order, whichever server listens by then. Resolves with the
+   * moves and gaps meanwhile.
+   */
+  function echoes(session, hz, count, ms) {
+    const moves = [];
+    const off = [
+      session.on('transport', (move) => moves.push(move)),
+      session.on('gap', (gap) => moves.push({ gap })),
+    ];
+    let sent = 0;
+    let back = 0;
+    const done = new Promise((resolve, reject) => {
+      off.push(
+        session.on('message', (message) => {
+          if (message !== `${back}`) {
+            reject(new Error(`${back} came back as ${message}`));
+          } else if (++back === count) {
+            resolve({ moves });
+          }
+        }),
+      );
+      session.closed.then((info) => reject(new Error(`closed: ${JSON.stringify(info)}`)));
+    });
+    const timer = setInterval(() => sent < count && session.send(`${sent++}`), 1_000 / hz);
+    return within(ms, done, 'echoes')
+      .catch((error) => {
+        throw new Error(`${error.message} (${back} of ${sent} back)\n${JSON.stringify({ moves, explained: session.explain() })}`);
+      })
+      .finally(() => {
+        clearInterval(timer);
+        off.forEach((end) => end());
+      });
+  }
+
+  /**
    * Connects with every transport allowed and asks for states at once. Resolves with the first one: after how many
    * milliseconds, over what, and what `explain()` said at that moment. `keep` leaves the session open, as `kit.kept`.
    */
@@ -229,5 +264,5 @@ window.kit = (() => {
     return { ms, code: error?.code, message: error?.message, closed, explained: session.explain() };
   }
 
-  return { within, open, firstState, failToConnect, states, numbered, receiveFlood, sendFlood, traffic, Inbox };
+  return { within, open, firstState, failToConnect, states, numbered, receiveFlood, sendFlood, traffic, echoes, Inbox };
 })();

@@ -7,7 +7,7 @@
 import { execFileSync } from 'node:child_process';
 import { binaries } from './binaries.mjs';
 import { start } from './child.mjs';
-import { assertIsolated, nft } from './network.mjs';
+import { assertIsolated, drop, heal, nft } from './network.mjs';
 
 export const CLIENT_ADDRESS = '10.77.0.1';
 export const SERVER_ADDRESS = '10.77.0.2';
@@ -111,12 +111,33 @@ class Path {
    */
   moveClient(moved = true) {
     const rules = `
-      table ip moved {
-        chain in { type filter hook prerouting priority -300; ip saddr ${CLIENT_ADDRESS} meta l4proto udp ip saddr set ${OTHER_ADDRESS}; }
-        chain out { type filter hook output priority -300; ip daddr ${OTHER_ADDRESS} meta l4proto udp ip daddr set ${CLIENT_ADDRESS}; }
-      }`;
-    const script = `table ip moved\ndelete table ip moved\n${moved ? rules : ''}`;
-    this.runAtServer(binaries.nft, ['-f', '-'], { input: script });
+      chain in { type filter hook prerouting priority -300; ip saddr ${CLIENT_ADDRESS} meta l4proto udp ip saddr set ${OTHER_ADDRESS}; }
+      chain out { type filter hook output priority -300; ip daddr ${OTHER_ADDRESS} meta l4proto udp ip daddr set ${CLIENT_ADDRESS}; }`;
+    this.#nftAtServer('moved', moved ? rules : '');
+  }
+
+  /** Drops packets that match `rules`, in the syntax of nft, at both ends: what the client sends, and what the server sends. */
+  async drop(...rules) {
+    await drop(...rules);
+    this.dropAtServer(...rules);
+  }
+
+  /** What the client sends, only. */
+  dropAtServer(...rules) {
+    const lines = rules.map((rule) => `${rule} drop`).join('\n');
+    this.#nftAtServer('faults', `chain input { type filter hook input priority 0;\n ${lines}\n }`);
+  }
+
+  /** Takes what was dropped back; what netem does stays. */
+  async heal() {
+    await heal();
+    this.#nftAtServer('faults', '');
+  }
+
+  /** In place of what `table` had. */
+  #nftAtServer(table, rules) {
+    const input = `table inet ${table}\ndelete table inet ${table}\ntable inet ${table} {\n${rules}\n}`;
+    this.runAtServer(binaries.nft, ['-f', '-'], { input });
   }
 
   /** Ends netem and lets the namespace go; what runs in it must have been stopped. */

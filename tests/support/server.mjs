@@ -8,6 +8,8 @@ import { start } from './child.mjs';
 import { SERVER_ADDRESS } from './path.mjs';
 
 const READY_MS = 10_000;
+/** A server may wait for its clients as long as its drain timeout says: 8 s, unless it was told otherwise. */
+const STOP_MS = 15_000;
 
 /** The application of server/examples/testbed.rs. `env` is configuration, such as `THROUGHLINE_TCP__TLS`. */
 export function startTestbed(env = {}) {
@@ -19,8 +21,8 @@ export function startTestbed(env = {}) {
 }
 
 /** The same at the other end of `path` (see path.mjs). */
-export async function startTestbedBehind(path, env = {}) {
-  const server = await startServer(...path.atServer(binaries.testbed, []), {
+export async function startTestbedBehind(path, env = {}, binary = binaries.testbed) {
+  const server = await startServer(...path.atServer(binary, []), {
     THROUGHLINE_TCP__LISTEN: `${SERVER_ADDRESS}:0`,
     THROUGHLINE_QUIC__LISTEN: `${SERVER_ADDRESS}:0`,
     ...env,
