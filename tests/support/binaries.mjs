@@ -15,6 +15,7 @@ export const binaries = {
   throughline: join(build, 'throughline'),
   testbed: join(build, 'examples/testbed'),
   idleSessions: join(build, 'examples/idle_sessions'),
+  endurance: join(build, 'examples/endurance'),
   netem: join(build, 'throughline-netem'),
   python: join(testsFolder, '.venv/bin/python'),
   chromium: find('chromium', 'chromium-browser', 'google-chrome'),
@@ -26,11 +27,12 @@ export const binaries = {
 
 /** One line for each thing that is needed and not there. */
 export function missing() {
-  const cargo = `cargo build --release --bin throughline --bin throughline-netem --example testbed --example idle_sessions`;
+  const cargo = `cargo build --release --bin throughline --bin throughline-netem --example testbed --example idle_sessions --example endurance`;
   const needed = {
     throughline: cargo,
     testbed: cargo,
     idleSessions: cargo,
+    endurance: cargo,
     netem: cargo,
     python: 'python3 -m venv tests/.venv && tests/.venv/bin/pip install -r tests/requirements.txt',
     chromium: 'apt-get install chromium',

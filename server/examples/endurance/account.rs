@@ -89,3 +89,28 @@ impl Account {
         Tally { lost, ..self.tally }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(indices: &[u32], count: u32) -> Tally {
+        let mut account = Account::new(7, count);
+        indices.iter().for_each(|index| account.take(&numbered(7, *index)));
+        account.tally()
+    }
+
+    #[test]
+    fn what_goes_wrong_is_told_by_its_name() {
+        let clean = Tally { received: 3, ..Tally::default() };
+        assert_eq!(account(&[0, 1, 2], 3), clean);
+        assert!(clean.is_clean(3) && !clean.is_clean(4));
+        assert_eq!(account(&[0, 2], 3), Tally { received: 2, lost: 1, ..Tally::default() });
+        assert_eq!(account(&[0, 1, 1, 2], 3), Tally { received: 4, repeated: 1, ..Tally::default() });
+        assert_eq!(account(&[0, 2, 1], 3), Tally { received: 3, reordered: 1, ..Tally::default() });
+        let mut damaged = Account::new(7, 1);
+        damaged.take(&numbered(8, 0));
+        damaged.take(&Message::from("no number"));
+        assert_eq!(damaged.tally(), Tally { received: 2, lost: 1, damaged: 2, ..Tally::default() });
+    }
+}

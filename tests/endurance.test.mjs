@@ -1,0 +1,65 @@
+// What sessions endure, measured by the native client of server/examples/endurance, each scenario against a server of its own. A seed that failed
+// prints itself; THROUGHLINE_SEED repeats it.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { binaries } from './support/binaries.mjs';
+import { start } from './support/child.mjs';
+import { figure } from './support/figure.mjs';
+
+const SEED = process.env.THROUGHLINE_SEED ?? String(Date.now() % 1_000_000);
+
+const NONE_WRONG = { lost: 0, repeated: 0, reordered: 0, damaged: 0 };
+
+/** Runs a scenario, and resolves with its figures. */
+async function endure(t, scenario, ...args) {
+  const child = start(binaries.endurance, [scenario, '--seed', SEED, ...args]);
+  t.after(() => child.stop());
+  const code = await child.exited;
+  const figures = child.stdout.all.at(-1)?.json;
+  t.diagnostic(figures ? JSON.stringify(figures) : `seed ${SEED}: ${child.stderr.tail()}`);
+  assert.ok(figures, `no figures (seed ${SEED}): ${child.stderr.tail()}`);
+  return { ...figures, code };
+}
+
+test('1,000,000 messages each way over 1,000 cuts and moves among all transports: none lost, repeated or reordered', async (t) => {
+  const { up, down, links, passed } = await endure(t, 'messages');
+  assert.deepEqual(up, { received: 1_000_000, ...NONE_WRONG });
+  assert.deepEqual(down, { received: 1_000_000, ...NONE_WRONG });
+  assert.ok(links.cuts + links.silences + links.moves + links.races >= 1_000);
+  assert.equal(Object.keys(links.pairs).length, 16, 'from each transport to each');
+  assert.ok(passed, `seed ${SEED}`);
+});
+
+test('100 streams at once, 1 MiB each way, over 100 cuts and moves: all hashes are equal', async (t) => {
+  const { equal, passed } = await endure(t, 'streams');
+  assert.equal(equal, 100);
+  assert.ok(passed, `seed ${SEED}`);
+});
+
+figure('SIGTERM with 2,000 busy sessions: nothing acknowledged is lost, exit in time, clients come back spread over time', async (t) => {
+  const seen = await endure(t, 'drain');
+  assert.equal(seen.ackedAndLost, 0);
+  assert.equal(seen.receivedAndUnanswered, 0);
+  assert.deepEqual(seen.arrived, { received: seen.sent, ...NONE_WRONG });
+  assert.deepEqual(seen.ended, { SHUTTING_DOWN: 2_000 });
+  assert.equal(seen.exitCode, 0);
+  assert.ok(seen.exitMs <= seen.deadlineMs, `${seen.exitMs} ms`);
+  assert.ok(seen.inBusiestTenth <= 0.25, `${seen.inBusiestTenth} of them came within a tenth of the time`);
+});
+
+test('10,000 forged resumes per second: answered as documented, the owners keep their links, memory is given back', async (t) => {
+  const { owners, passed } = await endure(t, 'forged');
+  for (const owner of owners) {
+    assert.equal(owner.links, 1, owner.transport);
+  }
+  assert.ok(passed, `seed ${SEED}`);
+});
+
+test('a QUIC client whose address changes 50 times goes on over the same link', async (t) => {
+  const { up, down, links, passed } = await endure(t, 'rebind');
+  assert.deepEqual(up, { received: 100_000, ...NONE_WRONG });
+  assert.deepEqual(down, { received: 100_000, ...NONE_WRONG });
+  assert.equal(links, 1);
+  assert.ok(passed, `seed ${SEED}`);
+});
