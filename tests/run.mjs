@@ -9,7 +9,7 @@ import { missing, outputFolder, testsFolder } from './support/binaries.mjs';
 import { isolated } from './support/network.mjs';
 
 /** Quick ones first. */
-const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'networks', 'memory'];
+const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'networks', 'endurance', 'memory'];
 
 /** These break networks, and get one of their own. */
 const ISOLATED = new Set(['netem', 'networks']);
