@@ -12,6 +12,8 @@ mod peer;
 mod plan;
 #[path = "simulation/random.rs"]
 mod random;
+#[path = "simulation/typescript.rs"]
+mod typescript;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -19,7 +21,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use throughline_protocol::Machine;
+use peer::Peer;
+use throughline_protocol::{Config, Machine};
+use typescript::{Process, TypeScript};
 use world::{Fault, Outcome, World};
 
 fn number(name: &str) -> Option<u64> {
@@ -27,8 +31,24 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
 }
 
-fn run(seed: u64, fault: Fault, tells: bool) -> Outcome {
-    World::new(seed, fault, tells, |config| Box::new(Machine::client(config))).run()
+/// What the client's machine is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Rust,
+    TypeScript,
+}
+
+impl Client {
+    /// Makes the machines of one thread.
+    fn maker(self) -> Box<dyn Fn(Config) -> Box<dyn Peer>> {
+        match self {
+            Self::Rust => Box::new(|config| Box::new(Machine::client(config))),
+            Self::TypeScript => {
+                let process = Process::start();
+                Box::new(move |config| Box::new(TypeScript::new(&process, &config)))
+            }
+        }
+    }
 }
 
 /// Threads of this name fail on purpose, and say nothing of it.
@@ -47,22 +67,25 @@ fn silence_what_is_expected() {
 }
 
 /// Runs the seeds on all cores. Returns what came of them, and the first that fails, if one does.
-fn run_all(seeds: u64, fault: Fault) -> (Vec<Outcome>, Option<u64>) {
+fn run_all(client: Client, seeds: u64, fault: Fault) -> (Vec<Outcome>, Option<u64>) {
     let next = AtomicU64::new(0);
     let outcomes = Mutex::new(Vec::new());
     let failed = Mutex::new(None::<u64>);
-    let work = || loop {
-        let seed = next.fetch_add(1, Ordering::Relaxed);
-        if seed >= seeds {
-            return;
-        }
-        match catch_unwind(AssertUnwindSafe(|| run(seed, fault, false))) {
-            Ok(outcome) => outcomes.lock().expect("nobody panics with it").push(outcome),
-            Err(_) => {
-                let mut failed = failed.lock().expect("nobody panics with it");
-                *failed = Some(failed.map_or(seed, |before| before.min(seed)));
-                next.store(seeds, Ordering::Relaxed);
+    let work = || {
+        let make = client.maker();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
                 return;
+            }
+            match catch_unwind(AssertUnwindSafe(|| World::new(seed, fault, false, &make).run())) {
+                Ok(outcome) => outcomes.lock().expect("nobody panics with it").push(outcome),
+                Err(_) => {
+                    let mut failed = failed.lock().expect("nobody panics with it");
+                    *failed = Some(failed.map_or(seed, |before| before.min(seed)));
+                    next.store(seeds, Ordering::Relaxed);
+                    return;
+                }
             }
         }
     };
@@ -75,17 +98,18 @@ fn run_all(seeds: u64, fault: Fault) -> (Vec<Outcome>, Option<u64>) {
     (outcomes.into_inner().expect("nobody panics with it"), failed.into_inner().expect("nobody panics with it"))
 }
 
-#[test]
-fn nothing_is_lost_repeated_or_reordered() {
+/// Runs the seeds that the environment asks for, or so many.
+fn simulate(client: Client, test: &str, seeds: u64) {
     if let Some(seed) = number("THROUGHLINE_SEED") {
-        println!("{:?}", run(seed, Fault::None, true));
+        println!("{:?}", World::new(seed, Fault::None, true, client.maker()).run());
         return;
     }
-    let seeds = number("THROUGHLINE_SEEDS").unwrap_or(10_000);
-    let (outcomes, failed) = run_all(seeds, Fault::None);
+    let seeds = number("THROUGHLINE_SEEDS").unwrap_or(seeds);
+    let (outcomes, failed) = run_all(client, seeds, Fault::None);
     if let Some(seed) = failed {
+        let ignored = if client == Client::TypeScript { " -- --ignored" } else { "" };
         panic!(
-            "seed {seed} fails: THROUGHLINE_SEED={seed} cargo test -p throughline-protocol --test simulation nothing_is"
+            "seed {seed} fails: THROUGHLINE_SEED={seed} cargo test -p throughline-protocol --test simulation {test}{ignored}"
         );
     }
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
@@ -103,8 +127,19 @@ fn nothing_is_lost_repeated_or_reordered() {
 }
 
 #[test]
+fn nothing_is_lost_repeated_or_reordered() {
+    simulate(Client::Rust, "nothing_is", 10_000);
+}
+
+#[test]
+#[ignore = "needs node and the packages of client-js: scripts/test client runs it"]
+fn nor_with_the_client_in_typescript() {
+    simulate(Client::TypeScript, "nor_with", 1_000);
+}
+
+#[test]
 fn a_replay_that_begins_one_byte_too_late_is_found() {
     silence_what_is_expected();
-    let (_, failed) = run_all(300, Fault::LateReplay);
+    let (_, failed) = run_all(Client::Rust, 300, Fault::LateReplay);
     assert!(failed.is_some(), "300 seeds did not find it");
 }
