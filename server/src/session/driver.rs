@@ -10,13 +10,10 @@ use throughline_protocol::limits::MAX_CANDIDATES;
 use throughline_protocol::{Close, Code, Micros, Origin};
 use tokio::time::{Instant, Sleep};
 
-use super::links::{Attached, Leaving, Outcome, Waiting, replaced};
+use super::links::{Attached, Leaving, Outcome, RECEIVE_BUDGET, Waiting, replaced};
 use super::shared::{Arrival, Core, Shared, now};
 use crate::transport::Transport;
 use crate::transport::link::{Link, LinkEnd};
-
-/// Things taken from a link in one go, before others get their turn.
-const RECEIVE_BUDGET: usize = 64;
 
 /// Links of one session that are saying goodbye. More than these are cut: a client that moves faster than it closes has none to spare.
 const MAX_LEAVING: usize = 8;

@@ -13,6 +13,9 @@ use super::natives::Natives;
 use super::shared::{Core, now};
 use crate::transport::link::{Link, LinkEnd, Posted, Received, Verdict};
 
+/// Things taken from a link in one go, before others get their turn.
+pub(super) const RECEIVE_BUDGET: usize = 64;
+
 /// How long a link that is over may take to say goodbye.
 const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -141,7 +144,7 @@ impl Waiting {
         if self.say_welcome(cx).is_err() {
             return Poll::Ready(Outcome::Gone);
         }
-        loop {
+        for _ in 0..RECEIVE_BUDGET {
             let received = match self.attached.link.poll_recv(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(received)) => received,
@@ -169,6 +172,8 @@ impl Waiting {
                 return Poll::Ready(outcome);
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn say_welcome(&mut self, cx: &mut Context<'_>) -> Result<(), LinkEnd> {

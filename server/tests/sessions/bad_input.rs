@@ -64,6 +64,24 @@ fn mistakes() -> Vec<(&'static str, Bytes, Code)> {
         ("a stream beyond those that are allowed", above(201, 0, b""), StreamLimit),
         ("a gap in a stream", above(1, 1, b"x"), ProtocolViolation),
         ("stream bytes beyond the credit of a stream", above(1, 0, &[0; 16_385]), FlowControl),
+        ("a gap", stream(1, b"x"), ProtocolViolation),
+        (
+            "an ACK of what was never sent",
+            encode(&[Frame::Ack { stream: 0, received: 1, limit: 0 }]),
+            ProtocolViolation,
+        ),
+        ("an ACK of another stream", encode(&[Frame::Ack { stream: 4, received: 0, limit: 0 }]), ProtocolViolation),
+        ("a message of an unknown kind", stream(0, &[2, 0]), MalformedMessage),
+        ("a text that is not UTF-8", stream(0, &[1, 1, 0xff]), MalformedMessage),
+        ("a message over max_message", stream(0, &[0, 0x80, 0x40, 0x00, 0x01]), MessageTooLarge),
+        ("a datagram of 1,101 bytes", frame(0x05, &[0; 1_101]), DatagramTooLarge),
+    ]
+}
+
+/// What is wrong only after something that is right.
+fn later_mistakes() -> Vec<(&'static str, Bytes, Code)> {
+    use Code::ProtocolViolation;
+    vec![
         (
             "stream bytes after END",
             [above(1, 0, b"x"), encode(&[Frame::End { stream: 1, size: 1 }]), above(1, 1, b"x")].concat().into(),
@@ -79,17 +97,6 @@ fn mistakes() -> Vec<(&'static str, Bytes, Code)> {
             [above(1, 0, b""), encode(&[Frame::Ack { stream: 1, received: frames::DONE, limit: 0 }])].concat().into(),
             ProtocolViolation,
         ),
-        ("a gap", stream(1, b"x"), ProtocolViolation),
-        (
-            "an ACK of what was never sent",
-            encode(&[Frame::Ack { stream: 0, received: 1, limit: 0 }]),
-            ProtocolViolation,
-        ),
-        ("an ACK of another stream", encode(&[Frame::Ack { stream: 4, received: 0, limit: 0 }]), ProtocolViolation),
-        ("a message of an unknown kind", stream(0, &[2, 0]), MalformedMessage),
-        ("a text that is not UTF-8", stream(0, &[1, 1, 0xff]), MalformedMessage),
-        ("a message over max_message", stream(0, &[0, 0x80, 0x40, 0x00, 0x01]), MessageTooLarge),
-        ("a datagram of 1,101 bytes", frame(0x05, &[0; 1_101]), DatagramTooLarge),
     ]
 }
 
@@ -101,6 +108,7 @@ async fn what_breaks_the_protocol_ends_the_session_with_its_code(transport: Tran
     };
     let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(application)).await;
     let mut mistakes = mistakes();
+    mistakes.extend(later_mistakes());
     let mut wire = Wire::connect(place, transport).await;
     mistakes.push(("WELCOME from a client", encode(&[Frame::Welcome(wire.welcome.clone())]), Code::ProtocolViolation));
     if transport != Transport::WebTransport {
@@ -137,12 +145,14 @@ async fn a_first_frame_that_breaks_the_protocol_opens_no_session(transport: Tran
         }
     };
     let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(application)).await;
-    for (what, packet, expected) in mistakes() {
+    // At once: a WebTransport session that its client does not leave is closed a second later.
+    let each = mistakes().into_iter().map(|(what, packet, expected)| async move {
         let mut wire = Wire::connect(place, transport).await;
         wire.send(Outgoing::Packet(packet)).await;
         assert_eq!(wire.next_close().await.0, expected as u32, "{what}");
         wire.end().await;
-    }
+    });
+    futures_util::future::join_all(each).await;
     assert_eq!(opened.load(Ordering::SeqCst), 0);
     let client = Client::connect(place, transport).await;
     client.send("a session of which the application is told").await.unwrap();
@@ -219,6 +229,34 @@ async fn a_packet_of_256_kib_is_taken_on_a_websocket() {
         Incoming::Closed { code, .. } => assert_eq!(code, 1_000),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn what_does_not_belong_on_a_native_stream_ends_the_session() {
+    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(echo)).await;
+    for (what, bytes, expected) in [
+        ("a PING", encode(&[Frame::Ping { id: 2 }]), Code::ProtocolViolation),
+        ("the message stream", stream(0, b""), Code::ProtocolViolation),
+        ("two streams on one", [above(1, 0, b"x"), above(3, 0, b"x")].concat().into(), Code::ProtocolViolation),
+        ("a frame that cannot be read", frame(0x0e, &[]), Code::UnknownFrame),
+    ] {
+        let mut wire = Wire::connect(place, Transport::WebTransport).await;
+        wire.send_frames(&[Frame::Ping { id: 1 }]).await;
+        let natives = wire.natives.clone().expect("there are native streams");
+        let number = natives.open().expect("a few are allowed from the start");
+        natives.send(number, bytes);
+        let (code, reason) = wire.next_close().await;
+        assert_eq!(code, expected as u32, "{what}: {reason}");
+    }
+    // How a native stream ends says nothing.
+    let client = Client::connect(place, Transport::WebTransport).await;
+    let wire = Wire::connect(place, Transport::WebTransport).await;
+    wire.send_frames(&[Frame::Ping { id: 1 }]).await;
+    let natives = wire.natives.clone().expect("there are native streams");
+    let number = natives.open().expect("a few are allowed from the start");
+    natives.finish(number);
+    client.send("still here").await.unwrap();
+    client.message().await;
 }
 
 #[tokio::test]
