@@ -101,7 +101,7 @@ fn run_all(client: Client, seeds: u64, fault: Fault) -> (Vec<Outcome>, Option<u6
 /// Runs the seeds that the environment asks for, or so many.
 fn simulate(client: Client, test: &str, seeds: u64) {
     if let Some(seed) = number("THROUGHLINE_SEED") {
-        println!("{:?}", World::new(seed, Fault::None, true, client.maker()).run());
+        eprintln!("{:?}", World::new(seed, Fault::None, true, client.maker()).run());
         return;
     }
     let seeds = number("THROUGHLINE_SEEDS").unwrap_or(seeds);
@@ -113,7 +113,7 @@ fn simulate(client: Client, test: &str, seeds: u64) {
         );
     }
     let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(of).sum::<u64>();
-    println!(
+    eprintln!(
         "{seeds} seeds: {} events, {} links, {} chosen again, {} too late, {} messages, {} streams, {} gaps, {} went away",
         sum(|o| o.events),
         sum(|o| o.links),
