@@ -257,7 +257,7 @@ impl Gateway {
         let (id, remote) = (session.id(), session.remote_addr().map(tracing::field::display));
         let transport = session.transport().map_or("none", Transport::name);
         let user = shared.identity.user.as_deref();
-        tracing::info!(session = %id, transport, remote, user, "session opened");
+        tracing::info!(session = %id, %transport, remote, user, "session opened");
         self.applications.clone().spawn(async move {
             // The call itself is caught as well: in the driver's task it would take the session along.
             let running = async { (self.on_session)(session).await };
@@ -328,17 +328,18 @@ fn log_end(shared: &Shared, close: &Close, opened: bool) {
         (core.machine.stats(), core.history)
     };
     let duration_ms = shared.opened.elapsed().as_millis() as u64;
-    let (session, transports, code, name) = (shared.id, history.transports(), close.code, close.name());
+    let (session, transport, transports) = (shared.id, history.transport(), history.transports());
+    let (code, name) = (close.code, close.name());
     let reason = close.reason.as_str(); // a client's text: formatted as Debug, which escapes what would forge a line
     if opened {
         tracing::info!(
-            %session, transports, links = history.links, code, name, ?reason, duration_ms,
+            %session, %transport, %transports, links = history.links, code, name, ?reason, duration_ms,
             bytes_in = stats.bytes_in, bytes_out = stats.bytes_out,
             messages_in = stats.messages_in, messages_out = stats.messages_out,
             datagrams_in = stats.datagrams_in, datagrams_out = stats.datagrams_out,
             "session closed"
         );
     } else {
-        tracing::debug!(%session, transports, code, name, ?reason, duration_ms, "session was not chosen by its client");
+        tracing::debug!(%session, %transport, code, name, ?reason, duration_ms, "session was not chosen by its client");
     }
 }

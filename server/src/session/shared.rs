@@ -64,6 +64,7 @@ pub(super) struct Carrier {
 pub(crate) struct History {
     pub(crate) links: u32,
     transports: u8,
+    last: Option<Transport>,
 }
 
 /// A further link of a session.
@@ -202,6 +203,7 @@ impl Core {
         let transport = link.transport();
         self.history.links += 1;
         self.history.transports |= 1 << bit(transport);
+        self.history.last = Some(transport);
         self.remote = remote.or(self.remote);
         self.carrier = Some(Carrier { transport, native: link.native_datagrams() });
     }
@@ -224,6 +226,11 @@ fn bit(transport: Transport) -> usize {
 }
 
 impl History {
+    /// What carried the session last.
+    pub(crate) fn transport(self) -> &'static str {
+        self.last.map_or("none", Transport::name)
+    }
+
     /// The transports that were used, joined by `,`.
     pub(crate) fn transports(self) -> String {
         let used = ALL.iter().filter(|transport| self.transports >> bit(**transport) & 1 == 1);
