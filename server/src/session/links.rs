@@ -19,6 +19,10 @@ pub(super) const RECEIVE_BUDGET: usize = 64;
 /// How long a link that is over may take to say goodbye.
 const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Longest packet that a link begins with, in bytes: what TCP sends on a new connection without waiting (RFC 6928). A client that has moved reads
+/// the link before until this one has arrived.
+const MAX_FIRST_PACKET: usize = 12_000;
+
 /// A link, and what is half read of it.
 pub(super) struct Attached {
     pub(super) number: u64,
@@ -26,11 +30,13 @@ pub(super) struct Attached {
     pub(super) remote: Option<IpAddr>,
     decoder: Decoder,
     natives: Natives,
+    /// Something was sent on it, beside WELCOME.
+    has_begun: bool,
 }
 
 impl Attached {
     pub(super) fn new(number: u64, link: Box<dyn Link>, remote: Option<IpAddr>) -> Self {
-        Self { number, link, remote, decoder: Decoder::new(), natives: Natives::default() }
+        Self { number, link, remote, decoder: Decoder::new(), natives: Natives::default(), has_begun: false }
     }
 
     /// Moves what arrived on this link, which carries the session, into its machine.
@@ -88,7 +94,9 @@ impl Attached {
                 Poll::Pending => break,
                 Poll::Ready(ready) => ready?,
             }
-            let Some(packet) = machine.poll_transmit(now, self.link.max_packet()) else { break };
+            let most = if self.has_begun { usize::MAX } else { MAX_FIRST_PACKET };
+            let Some(packet) = machine.poll_transmit(now, self.link.max_packet().min(most)) else { break };
+            self.has_begun = true;
             self.link.send(packet);
         }
         self.natives.transmit(cx, &mut *self.link, machine);
