@@ -208,11 +208,13 @@ pub(crate) struct Receiver {
     /// The limit and `received` of the last ACK.
     said_limit: u64,
     said_received: u64,
+    /// The highest limit that was said on any link, also where the peer may not have heard it.
+    promised: u64,
 }
 
 impl Receiver {
     pub(crate) fn new(window: u64, initial_limit: u64) -> Self {
-        Self { received: 0, waiting: 0, window, said_limit: initial_limit, said_received: 0 }
+        Self { received: 0, waiting: 0, window, said_limit: initial_limit, said_received: 0, promised: initial_limit }
     }
 
     pub(crate) fn received(&self) -> u64 {
@@ -229,8 +231,8 @@ impl Receiver {
             ));
         }
         let end = offset + data.len() as u64;
-        if end > self.said_limit {
-            let limit = self.said_limit;
+        if end > self.promised {
+            let limit = self.promised;
             return Err(Close::protocol(
                 Code::FlowControl,
                 format!("stream bytes up to {end}, beyond the limit of {limit}"),
@@ -268,8 +270,14 @@ impl Receiver {
         self.window = window;
     }
 
-    /// `limit` was promised on another link, which is the current one now.
-    pub(crate) fn promised(&mut self, limit: u64) {
+    /// The limit for WELCOME on a further link. The peer may count on it from now on, whichever link it chooses.
+    pub(crate) fn promise(&mut self) -> u64 {
+        self.promised = self.promised.max(self.limit());
+        self.promised
+    }
+
+    /// The link on which `limit` was promised is the current one now.
+    pub(crate) fn heard(&mut self, limit: u64) {
         self.said_limit = self.said_limit.max(limit);
     }
 
@@ -292,6 +300,7 @@ impl Receiver {
     /// `received` and `limit` for an ACK or WELCOME that is being sent.
     pub(crate) fn say(&mut self) -> (u64, u64) {
         self.said_limit = self.limit();
+        self.promised = self.promised.max(self.said_limit);
         self.said_received = self.received;
         (self.said_received, self.said_limit)
     }

@@ -125,3 +125,17 @@ fn acknowledgements_without_room_in_a_packet_go_with_the_next() {
     assert!(bytes >= 50 * 8, "{bytes} bytes of ACKs");
     assert!(machine.poll_timeout().is_some_and(|at| at > due + 1_000_000), "nothing is left");
 }
+
+#[test]
+fn credit_that_was_promised_on_a_link_that_is_not_chosen_in_the_end_counts() {
+    // A client that chose one link, and at once another, kept the higher credit of the first: it was FLOW_CONTROL.
+    let mut machine = server(Config { receive_window_bytes: 10, ..Config::default() });
+    let lower = machine.offer(1, 0).expect("the session goes on");
+    machine.handle_frame(1, Frame::Stream { stream: 0, offset: 0, data: Bytes::from_static(b"\0\x01x") });
+    assert!(matches!(machine.poll_event(), Some(Event::Message(_))));
+    // Its WELCOME says 13, and the client hears it; but it chooses the other one in the end.
+    let _higher = machine.offer(1, 0).expect("the session goes on");
+    machine.adopt(2, &lower, LinkTraits::default(), &Frame::Ping { id: 2 }).expect("it is the newest");
+    machine.handle_frame(2, Frame::Stream { stream: 0, offset: 3, data: Bytes::from_static(b"\0\x08xxxxxxxx") });
+    assert_eq!(machine.closing(), None);
+}

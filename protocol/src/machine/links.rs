@@ -66,7 +66,7 @@ impl Machine {
         }
         self.sender.check_received(received)?;
         self.links += 1;
-        let limit = self.receiver.limit();
+        let limit = self.receiver.promise();
         let mut welcome = packet::Builder::default();
         self.encode_welcome(now, self.links, true, (self.receiver.received(), limit), &mut welcome);
         Ok(Candidate {
@@ -104,7 +104,7 @@ impl Machine {
             return Err(Refused::Late);
         }
         self.sender.rewind(candidate.received).map_err(Refused::Wrong)?;
-        self.receiver.promised(candidate.limit);
+        self.receiver.heard(candidate.limit);
         self.link = candidate.link;
         self.resumed = true;
         self.welcome_due = false;
