@@ -50,6 +50,9 @@ for (const name of BROWSERS) {
 
     const stats = (page) => page.evaluate(() => window.demo.stats());
 
+    /** Firefox also reports a WebSocket that lost a race, or that the page gave up when it was left: that is no mistake. */
+    const mistakes = ({ complaints }) => complaints.filter((text) => !/connection to .*\/rt\/websocket|server at ws:/.test(text));
+
     /** Clicked by the page itself: its panels still grow, and a click at coordinates may miss. */
     async function press(page, selector) {
       await until(page, (selector) => !document.querySelector(selector).disabled, selector);
@@ -72,8 +75,8 @@ for (const name of BROWSERS) {
       await Promise.all(pages.splice(0).map((page) => page.isClosed() || page.close()));
     }
 
-    async function play(query) {
-      const page = await browser.open(`${server.tcp}/${query}`);
+    async function play(query, { tcp } = server) {
+      const page = await browser.open(`${tcp}/${query}`);
       pages.push(page);
       await until(page, () => window.demo?.stats().entities > 0).catch((error) => {
         throw new Error(`no state came: ${page.complaints.join('; ') || error.message}`);
@@ -127,7 +130,7 @@ for (const name of BROWSERS) {
       await until(page, () => window.demo.stats().resumed === 1);
       await until(page, () => document.querySelector('#resumed').textContent === 'resumed');
       assert.deepEqual(await page.evaluate(collisions), []);
-      assert.deepEqual(page.complaints, []);
+      assert.deepEqual(mistakes(page), []);
       await page.close();
     });
 
@@ -140,14 +143,16 @@ for (const name of BROWSERS) {
         assert.equal(seen.transport, transport);
         assert.ok(seen.rate >= (transport === 'poll' ? 25 : 28.5), `${seen.rate} states per second`);
         assert.ok(seen.entities >= ENTITIES);
-        assert.deepEqual(page.complaints, []);
+        assert.deepEqual(mistakes(page), []);
         await page.close();
       });
     }
 
     test('two pages see each other, and what the other says', async () => {
-      const ada = await play('?name=Ada');
-      const ben = await play('?name=Ben&transports=websocket');
+      // Where nobody was before: Firefox does not always let a page say that it goes, and then its session waits for it.
+      const hall = await startDemo();
+      const ada = await play('?name=Ada', hall);
+      const ben = await play('?name=Ben&transports=websocket', hall);
       await until(ada, () => window.demo.stats().players === 2);
       await until(ben, () => window.demo.stats().players === 2);
       await ada.evaluate(() => {
@@ -159,8 +164,9 @@ for (const name of BROWSERS) {
       await until(ada, heard);
       await ben.close();
       await until(ada, () => window.demo.stats().players === 1);
-      assert.deepEqual(ada.complaints, []);
+      assert.deepEqual(mistakes(ada), []);
       await ada.close();
+      assert.equal(await hall.stop(), 0);
     });
 
     test('buttons: another transport', async () => {
@@ -169,7 +175,7 @@ for (const name of BROWSERS) {
       await until(page, () => window.demo.stats().transport === 'websocket');
       await until(page, () => window.demo.stats().down.received > 5);
       await assertFlawless(page);
-      assert.deepEqual(page.complaints, []);
+      assert.deepEqual(mistakes(page), []);
       await page.close();
     });
 
@@ -212,9 +218,9 @@ for (const name of BROWSERS) {
           // By itself, some time after the block is over.
           await within(45_000, page, () => window.demo.stats().transport === 'webtransport');
         }
-        const seen = await watch(page, 1);
+        await within(10_000, page, () => window.demo.stats().statesPerSecond >= 20);
+        const seen = await stats(page);
         t.diagnostic(seen.steps.map(({ from, to, silenceMs }) => `${from}→${to} ${Math.round(silenceMs)} ms`).join(', '));
-        assert.ok(seen.rate >= 10, `${seen.rate} states per second`);
         assert.ok(seen.links >= 5, `${seen.links} links`);
         await assertFlawless(page);
         assert.ok(seen.steps.slice(1).every(({ outcome }) => outcome === 'resumed' || outcome === 'moved'));
@@ -224,7 +230,7 @@ for (const name of BROWSERS) {
         assert.match(shown, /SHA-256 equal/);
         assert.doesNotMatch(shown, /NaN|undefined|Infinity/);
         // The console may speak of links that died; the page itself makes no mistakes.
-        assert.deepEqual(page.complaints.filter((complaint) => complaint.startsWith('page:')), []);
+        assert.deepEqual(mistakes(page).filter((text) => text.startsWith('page:')), []);
         await page.close();
       });
     }
