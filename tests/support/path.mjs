@@ -110,10 +110,10 @@ class Path {
    * `false`, from its own again. Stateless, so that it holds for connections that exist.
    */
   moveClient(moved = true) {
-    const rules = `
-      chain in { type filter hook prerouting priority -300; ip saddr ${CLIENT_ADDRESS} meta l4proto udp ip saddr set ${OTHER_ADDRESS}; }
-      chain out { type filter hook output priority -300; ip daddr ${OTHER_ADDRESS} meta l4proto udp ip daddr set ${CLIENT_ADDRESS}; }`;
-    this.#nftAtServer('moved', moved ? rules : '');
+    const change = (rule) => (moved ? `chain in { type filter hook prerouting priority -300; meta l4proto udp ${rule}; }` : '');
+    // Both where packets come in: what is about to leave may still be a batch, whose checksums nft gets wrong.
+    this.#nftAtServer('moved', change(`ip saddr ${CLIENT_ADDRESS} ip saddr set ${OTHER_ADDRESS}`));
+    nft(inPlaceOf('moved', change(`ip daddr ${OTHER_ADDRESS} ip daddr set ${CLIENT_ADDRESS}`)));
   }
 
   /** Drops packets that match `rules`, in the syntax of nft, at both ends: what the client sends, and what the server sends. */
@@ -134,10 +134,8 @@ class Path {
     this.#nftAtServer('faults', '');
   }
 
-  /** In place of what `table` had. */
   #nftAtServer(table, rules) {
-    const input = `table inet ${table}\ndelete table inet ${table}\ntable inet ${table} {\n${rules}\n}`;
-    this.runAtServer(binaries.nft, ['-f', '-'], { input });
+    this.runAtServer(binaries.nft, ['-f', '-'], { input: inPlaceOf(table, rules) });
   }
 
   /** Ends netem and lets the namespace go; what runs in it must have been stopped. */
@@ -146,4 +144,8 @@ class Path {
     this.#holder.stdin.end();
     await Promise.all([this.#netem.stop(), this.#holder.stop()]);
   }
+}
+
+function inPlaceOf(table, rules) {
+  return `table inet ${table}\ndelete table inet ${table}\ntable inet ${table} {\n${rules}\n}`;
 }

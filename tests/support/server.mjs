@@ -109,7 +109,7 @@ class Server {
   }
 
   async stop(signal) {
-    const code = await this.#child.stop(signal);
+    const code = await this.#child.stop(signal, STOP_MS);
     await rm(this.#folder, { recursive: true, force: true });
     return code;
   }
