@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use throughline_protocol::{
-    Close, Code, Config, Event, Frame, LinkTraits, Machine, Message, ResumeKey, SessionId, VERSION, Welcome,
+    Close, Code, Config, Event, Frame, HeldByStreams, LinkTraits, Machine, Message, ResumeKey, SessionId, VERSION,
+    Welcome,
 };
 
 fn server(config: Config) -> Machine {
@@ -138,4 +139,25 @@ fn credit_that_was_promised_on_a_link_that_is_not_chosen_in_the_end_counts() {
     machine.adopt(2, &lower, LinkTraits::default(), &Frame::Ping { id: 2 }).expect("it is the newest");
     machine.handle_frame(2, Frame::Stream { stream: 0, offset: 3, data: Bytes::from_static(b"\0\x08xxxxxxxx") });
     assert_eq!(machine.closing(), None);
+}
+
+#[test]
+fn what_a_peer_that_reads_nothing_is_to_be_told_is_bounded() {
+    // It opened and ended streams, and then ended them all again: each was noted down for an answer that never left.
+    let mut machine = server(Config { max_streams: 10, ..Config::default() });
+    for index in 0..2_000 {
+        let stream = 2 * index + 1;
+        machine.handle_frame(0, Frame::Reset { stream, code: 0 });
+        while machine.poll_event().is_some() {}
+        machine.stream_release(stream);
+        while machine.poll_transmit(0, 65_536).is_some() {}
+        machine.handle_frame(0, Frame::Ack { stream, received: throughline_protocol::frame::DONE, limit: 0 });
+        while machine.poll_transmit(0, 65_536).is_some() {}
+    }
+    assert!(machine.closing().is_none() && machine.held_by_streams() == HeldByStreams::default());
+    for index in 0..2_000 {
+        machine.handle_frame(0, Frame::End { stream: 2 * index + 1, size: 0 });
+        assert!(machine.held_by_streams().due < 1_000);
+    }
+    assert_eq!(machine.closing().map(|close| close.code), Some(Code::ProtocolViolation as u32));
 }

@@ -96,6 +96,8 @@ pub(super) struct Streams {
     /// Streams that we have opened, and may open, in all.
     opened: u64,
     may_open: u64,
+    /// What the peer allowed at first: so many are open at once.
+    at_once: u64,
     /// Streams that the peer has opened, and may open, in all.
     accepted: u64,
     granted: u64,
@@ -131,6 +133,7 @@ impl Streams {
             table: BTreeMap::new(),
             opened: 0,
             may_open,
+            at_once: may_open,
             accepted: 0,
             granted,
             grant_due: false,
@@ -241,8 +244,7 @@ impl Streams {
             stream.receiving.end(size)?;
             self.touched.insert(id);
         }
-        self.say_done(id);
-        Ok(())
+        self.say_done(id)
     }
 
     pub(super) fn reset(&mut self, id: u64, code: u32) -> Result<(), Close> {
@@ -250,8 +252,7 @@ impl Streams {
             stream.receiving.reset(code);
             self.touched.insert(id);
         }
-        self.say_done(id);
-        Ok(())
+        self.say_done(id)
     }
 
     pub(super) fn stop(&mut self, id: u64, code: u32) -> Result<(), Close> {
@@ -279,18 +280,26 @@ impl Streams {
 
     pub(super) fn may_open(&mut self, limit: u64) {
         if limit > self.may_open {
+            if self.at_once == 0 {
+                self.at_once = limit; // WELCOME of the first link
+            }
             self.may_open = limit;
             self.touched.insert(0);
         }
     }
 
-    fn say_done(&mut self, id: u64) {
+    fn say_done(&mut self, id: u64) -> Result<(), Close> {
         self.control.insert(id);
+        // As many as either side may have open can be without an answer. A peer that reads nothing could ask for any number of answers.
+        if self.control.len() as u64 > 4 * (self.max_open + self.at_once) + self.table.len() as u64 {
+            return Err(violation("END or RESET of more streams than can be open"));
+        }
         if let Some(stream) = self.table.get_mut(&id) {
             stream.receiving.done_due = true;
             self.acks.remove(&id);
             self.forget_if_over(id);
         }
+        Ok(())
     }
 
     fn note_ack(&mut self, id: u64) {
