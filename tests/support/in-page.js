@@ -10,6 +10,17 @@ window.kit = (() => {
     return Promise.race([promise, late]).finally(() => clearTimeout(timer));
   }
 
+  /** Resolves when `isSo()`; looks every few milliseconds, since what is asked for has no event of its own. */
+  async function until(isSo, ms, what) {
+    const deadline = performance.now() + ms;
+    while (!isSo()) {
+      if (performance.now() > deadline) {
+        throw new Error(`${what}: not within ${ms} ms`);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
   /** What arrives, in order, for who asks for the next. */
   class Inbox {
     #items = [];
@@ -264,5 +275,5 @@ window.kit = (() => {
     return { ms, code: error?.code, message: error?.message, closed, explained: session.explain() };
   }
 
-  return { within, open, firstState, failToConnect, states, numbered, receiveFlood, sendFlood, traffic, echoes, Inbox };
+  return { within, until, open, firstState, failToConnect, states, numbered, receiveFlood, sendFlood, traffic, echoes, Inbox };
 })();
