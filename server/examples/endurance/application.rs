@@ -7,10 +7,8 @@
 //!
 //! The configuration comes from `THROUGHLINE_*`; SIGTERM drains.
 
-use std::time::Duration;
-
 use serde_json::json;
-use throughline::{Config, Event, Message, Server, Session};
+use throughline::{Config, Event, Message, Server, Session, SessionId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -25,8 +23,6 @@ pub(crate) async fn serve() -> Result<(), Failure> {
     say(&json!({ "event": "ready", "tcp": server.tcp_addr(), "quic": server.quic_addr() }));
     terminated.recv().await;
     server.drain(drain_timeout).await;
-    // What the sessions' ends say must be out: they have ended, and their applications are about to.
-    tokio::time::sleep(Duration::from_millis(100)).await;
     Ok(())
 }
 
@@ -87,12 +83,25 @@ async fn messages(session: &Session, seed: u64, count: u32, lead: u32) -> Tally 
 }
 
 async fn echo(session: &Session) {
-    let (mut received, mut sent) = (0_u64, 0_u64);
+    let mut ledger = Ledger { session: session.id(), received: 0, sent: 0 };
     while let Some(event) = session.recv().await {
         if let Event::Message(message) = event {
-            received += 1;
-            sent += u64::from(session.send(message).await.is_ok());
+            ledger.received += 1;
+            ledger.sent += u64::from(session.send(message).await.is_ok());
         }
     }
-    say(&json!({ "event": "ended", "session": session.id().to_string(), "received": received, "sent": sent }));
+}
+
+/// Says how many messages there were when it is dropped: also when the server does not wait for the application any more.
+struct Ledger {
+    session: SessionId,
+    received: u64,
+    sent: u64,
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let Self { session, received, sent } = self;
+        say(&json!({ "event": "ended", "session": session.to_string(), "received": received, "sent": sent }));
+    }
 }

@@ -24,7 +24,7 @@ use crate::{Failure, Outcome};
 const OPENINGS: usize = 64;
 
 /// From one message of a session to its next, at most.
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the sessions are busy before the stop.
 const BUSY: Duration = Duration::from_secs(3);
