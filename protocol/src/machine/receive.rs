@@ -39,7 +39,7 @@ impl Machine {
     }
 
     /// A frame arrived at a client on the link that was current before this one. It may do so until the first frame after WELCOME has come on
-    /// the new link: what is in it comes earlier so.
+    /// the new link: what is in it comes earlier so. Between [`Machine::link_opened`] and WELCOME nothing is taken: a client that moves gives both at once.
     pub fn handle_late_frame(&mut self, now: Micros, frame: Frame) {
         let result = match frame {
             Frame::Close(close) if is_of_link_alone(&close) => return,
