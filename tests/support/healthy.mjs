@@ -40,6 +40,7 @@ async function watch(origin) {
   let last = 0;
   const seen = { count: 0, longestGapMs: 0, missing: 0 };
   let newest = -1;
+  let taken = 0;
   while (!isOver) {
     const packet = await connection.next();
     for (const { type, payload } of frames(packet)) {
@@ -49,6 +50,7 @@ async function watch(origin) {
       if (type !== TYPES.DATAGRAM) {
         continue;
       }
+      connection.send(frame(TYPES.TAKEN, varint(++taken)));
       const now = performance.now();
       if (began === null) {
         began = now;

@@ -1,6 +1,6 @@
 // Frames of protocol/SPEC.md, for tests that speak without the client: what it would never send included.
 
-export const TYPES = { WELCOME: 1, CLOSE: 2, STREAM: 3, ACK: 4, DATAGRAM: 5, PING: 6, PONG: 7, GOAWAY: 13 };
+export const TYPES = { WELCOME: 1, CLOSE: 2, STREAM: 3, ACK: 4, DATAGRAM: 5, PING: 6, PONG: 7, TAKEN: 12, GOAWAY: 13 };
 
 export function varint(value) {
   if (value < 0x40) {
