@@ -9,13 +9,13 @@ import { missing, outputFolder, testsFolder } from './support/binaries.mjs';
 import { isolated } from './support/network.mjs';
 
 /** Quick ones first. */
-const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'networks', 'endurance', 'memory'];
+const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'networks', 'moves', 'fresh', 'endurance', 'memory'];
 
 /** These break networks, and get one of their own. */
-const ISOLATED = new Set(['netem', 'networks']);
+const ISOLATED = new Set(['netem', 'networks', 'moves', 'fresh']);
 
-/** No file takes a third of this. */
-const FILE_MS = 600_000;
+/** No file takes half of this. */
+const FILE_MS = 1_500_000;
 
 const words = process.argv.slice(2);
 const only = words.includes('--only') ? words.splice(words.indexOf('--only'), 2)[1] : null;

@@ -30,6 +30,8 @@ class FaultyProxy {
   #held = new Map();
   #waiting = [];
   #newestLink = 0;
+  /** Where each session was first seen. */
+  #homes = new Map();
 
   constructor(upstream, broken) {
     this.#upstream = upstream;
@@ -82,7 +84,7 @@ class FaultyProxy {
     return doomed.length;
   }
 
-  /** New requests go to `origin`; what is under way stays where it is. */
+  /** New sessions go to `origin`; those of sse and poll stay where they are, as with any balancer that knows their header. */
   turnTo(origin) {
     this.#upstream = new URL(origin);
   }
@@ -106,6 +108,13 @@ class FaultyProxy {
       return ['sse', 'poll'].some((name) => link <= (this.#held.get(name) ?? -1));
     }
     return this.#held.has(transport);
+  }
+
+  #homeOf(session) {
+    if (session && !this.#homes.has(session)) {
+      this.#homes.set(session, this.#upstream);
+    }
+    return this.#homes.get(session) ?? this.#upstream;
   }
 
   #ask(request, response) {
@@ -149,8 +158,8 @@ class FaultyProxy {
         forwarded.destroy();
       },
     };
-    const { hostname, port } = this.#upstream;
     const { method, url, headers } = request;
+    const { hostname, port } = this.#homeOf(headers['throughline-session']);
     const forwarded = http.request({ host: hostname, port, path: url, method, headers }, (answer) => {
       answer.on('error', () => response.destroy());
       if (this.broken[transport] === 'buffer') {
