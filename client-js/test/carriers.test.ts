@@ -401,4 +401,20 @@ describe('webtransport', () => {
     await settle();
     expect(other.lost).toEqual([{ reason: 'http://b.test/rt/info: Failed to fetch' }]);
   });
+
+  it('asks anew where it is when it could not be opened there', async () => {
+    // After a restart with another port or certificate no attempt of the page ever worked again.
+    const world = new World();
+    let asked = 0;
+    world.fetch = async () => Response.json({ webtransport: { port: 4433 + asked++ } });
+    world.WebTransport = class extends FakeWebTransport {
+      override readonly ready = Promise.reject(new Error('Opening handshake failed.'));
+    } as never;
+    const { lost } = open(webtransport, world, { base: 'http://a.test/rt' });
+    await settle();
+    expect(lost).toEqual([{ reason: 'Opening handshake failed.' }]);
+    open(webtransport, world, { base: 'http://a.test/rt' });
+    await settle();
+    expect(asked).toBe(2);
+  });
 });

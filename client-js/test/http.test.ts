@@ -148,6 +148,25 @@ describe('poll', () => {
     expect(violations).toEqual([3]);
   });
 
+  it('is lost when an answer is missing', async () => {
+    // A browser repeated a GET whose connection broke: its answer was gone, and the next one looked like the server's mistake.
+    const numbered = (body: Uint8Array<ArrayBuffer>, number: number) =>
+      new Response(body, {
+        headers: { 'Content-Type': 'application/octet-stream', 'Throughline-Packet': `${number}` },
+      });
+    const { asked, frames, lost } = open(poll);
+    asked[0]?.answer(numbered(welcome, 1));
+    await settle();
+    asked[1]?.answer(new Response(null, { status: 204 }));
+    await settle();
+    asked[2]?.answer(numbered(ping, 2));
+    await settle();
+    expect([frames.length, lost]).toEqual([2, []]);
+    asked[3]?.answer(numbered(ping, 4));
+    await settle();
+    expect([frames.length, lost]).toEqual([2, [{ reason: 'an answer got lost' }]]);
+  });
+
   it('gives up a GET that hangs', async () => {
     const { asked, world, lost } = open(poll);
     await world.pass(60_000);

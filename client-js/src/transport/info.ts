@@ -35,6 +35,11 @@ export async function locate(
   return { url: url.href, certificateHashes };
 }
 
+/** What was heard of this server may be wrong: it is asked again the next time. */
+export function forget(env: Environment, { base }: Opening): void {
+  env.page.delete(`${base}/info`);
+}
+
 async function ask(env: Environment, url: string): Promise<Info> {
   const abort = new AbortController();
   const cancel = env.timer(INFO_MS, () => abort.abort(Error('no answer')));

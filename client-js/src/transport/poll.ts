@@ -11,6 +11,9 @@ export const poll: TransportKind = {
 };
 
 class PollLink extends HttpLink {
+  /** The number of the packet that was received last. */
+  #received = 0;
+
   protected override async ask(): Promise<Loss | null> {
     const cancel = this.env.timer(POLL_MS, () => this.lose({ reason: 'a GET hangs' }));
     try {
@@ -19,6 +22,12 @@ class PollLink extends HttpLink {
         return response;
       }
       const packet = new Uint8Array(await response.arrayBuffer());
+      const number = Number(response.headers.get('Throughline-Packet'));
+      // Browsers ask again by themselves when a connection breaks, and the answer on it is gone.
+      if (number > this.#received + 1) {
+        return { reason: 'an answer got lost' };
+      }
+      this.#received = number || this.#received;
       if (!this.over) {
         this.receive(packet);
       }

@@ -13,7 +13,7 @@ import { fromBase64 } from '../protocol/base64.js';
 import type { Close } from '../protocol/close.js';
 import { frameDecoder } from '../protocol/codec.js';
 import { carrierCode, closeOfCarrier } from './carrier.js';
-import { locate } from './info.js';
+import { forget, locate } from './info.js';
 import type {
   Link,
   LinkDatagrams,
@@ -104,7 +104,10 @@ class WebTransportLink implements Link {
   constructor(env: Environment, opening: Opening, handlers: LinkHandlers) {
     this.#env = env;
     this.#handlers = handlers;
-    this.#connect(opening).catch((error) => this.#lost({ reason: messageOf(error) }));
+    this.#connect(opening).catch((error) => {
+      forget(env, opening); // another server may answer there now
+      this.#lost({ reason: messageOf(error) });
+    });
   }
 
   room(): number {

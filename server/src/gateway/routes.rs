@@ -214,6 +214,6 @@ fn cors(gateway: Arc<Gateway>) -> CorsLayer {
             HeaderName::from_static("throughline-received"),
             LinkName::HEADER,
         ])
-        .expose_headers([header::RETRY_AFTER])
+        .expose_headers([header::RETRY_AFTER, poll::PACKET_NUMBER])
         .max_age(PREFLIGHT_MAX_AGE)
 }

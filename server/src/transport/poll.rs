@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use throughline_protocol::limits::MAX_PACKET;
 use throughline_protocol::{Close, Frame, Packet};
@@ -20,16 +20,22 @@ use super::uplink::Uplink;
 /// Neither by a browser nor by a proxy, nor changed by one.
 const NEVER_STORED: HeaderValue = HeaderValue::from_static("no-store, no-transform");
 
+/// The number of an answer's packet on its link. Browsers ask again by themselves when a connection breaks before the answer, and nobody else would know that
+/// one is missing.
+pub(crate) const PACKET_NUMBER: HeaderName = HeaderName::from_static("throughline-packet");
+
 /// A link, and the places where its GETs and its POSTs wait.
 pub(crate) fn open() -> (PollLink, Arc<Held>, Arc<Uplink>) {
     let (held, uplink) = <(Arc<Held>, Arc<Uplink>)>::default();
-    (PollLink { held: Arc::clone(&held), uplink: Arc::clone(&uplink) }, held, uplink)
+    (PollLink { held: Arc::clone(&held), uplink: Arc::clone(&uplink), sent: 0 }, held, uplink)
 }
 
 /// A sequence of held GETs that carries a session.
 pub(crate) struct PollLink {
     held: Arc<Held>,
     uplink: Arc<Uplink>,
+    /// Packets so far: the number of the last one.
+    sent: u64,
 }
 
 /// Where a GET waits for its packet. At most one does.
@@ -38,7 +44,7 @@ pub(crate) struct Held(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    get: Option<oneshot::Sender<Packet>>,
+    get: Option<oneshot::Sender<(u64, Packet)>>,
     /// A GET has come since the link last looked.
     arrived: bool,
     finished: bool,
@@ -69,7 +75,11 @@ impl Held {
             state.link.take().into_iter().for_each(Waker::wake);
         }
         match tokio::time::timeout(hold, receiver).await {
-            Ok(Ok(packet)) => answer(StatusCode::OK, packet.into_bytes()),
+            Ok(Ok((number, packet))) => {
+                let mut response = answer(StatusCode::OK, packet.into_bytes());
+                response.headers_mut().insert(PACKET_NUMBER, number.into());
+                response
+            }
             Ok(Err(_)) | Err(_) => answer(StatusCode::NO_CONTENT, Bytes::new()),
         }
     }
@@ -125,8 +135,9 @@ impl Link for PollLink {
 
     fn send(&mut self, packet: Packet) {
         if let Some(get) = self.held.0.lock().get.take() {
-            // A GET that went away in this moment took its packet along: its client treats the link as lost.
-            drop(get.send(packet));
+            self.sent += 1;
+            // A GET that went away in this moment took its packet along: its client misses the number, and treats the link as lost.
+            drop(get.send((self.sent, packet)));
         }
     }
 

@@ -226,9 +226,15 @@ async fn a_poll_is_answered_with_the_newest_datagram() {
     let first = ask("GET", &place.url("/poll"), headers(&[("throughline-version", "1")]), Bytes::new()).await;
     let welcome = crate::common::welcome(&first.body);
     ask("POST", &place.url("/send"), link_headers(&welcome), ping()).await;
+    assert_eq!(first.headers["throughline-packet"], "1");
     let mut datagrams = Vec::new();
-    while datagrams.last() != Some(&99) {
+    for number in 2.. {
+        if datagrams.last() == Some(&99) {
+            break;
+        }
         let answer = ask("GET", &place.url("/poll"), link_headers(&welcome), Bytes::new()).await;
+        // So that a client notices an answer that is missing.
+        assert_eq!(answer.headers["throughline-packet"], number.to_string().as_str());
         let mut decoder = throughline_protocol::Decoder::new();
         decoder.push(answer.body);
         while let Some(frame) = decoder.next_frame().unwrap() {
