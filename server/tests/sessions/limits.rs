@@ -149,6 +149,8 @@ async fn places_come_back_however_sessions_end(transport: Transport) {
     config.limits.idle_timeout = Duration::from_secs(1);
     config.limits.heartbeat_interval = Duration::from_millis(500);
     config.limits.poll_hold = Duration::from_millis(500);
+    // A session that was cut keeps its place for so long: its client may come back to it.
+    config.limits.resume_window = Duration::from_millis(500);
     let build = |builder: throughline::Builder| builder.authenticate(authenticate).on_session(application);
     let Running { server: _server, place, .. } = &start(config, build).await;
     for _ in 0..3 {
