@@ -4,6 +4,9 @@
 //! `idle_sessions ADDRESS COUNT` opens them one connection each, as browsers do, prints `{"event":"open","sessions":COUNT}`, and ends
 //! them when its standard input ends. Takes any certificate: it is for a server on this machine.
 
+#[path = "common/trust.rs"]
+mod trust;
+
 use std::error::Error;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,11 +14,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
-use quinn::crypto::rustls::QuicClientConfig;
-use rustls::DigitallySignedStruct;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use throughline_protocol::{Decoder, Frame};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -36,7 +34,7 @@ async fn main() -> Result<(), Failure> {
     let count: usize = arguments.next().ok_or(usage)?.parse()?;
 
     let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
-    endpoint.set_default_client_config(client_config()?);
+    endpoint.set_default_client_config(trust::client_config()?);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let mut opening = JoinSet::new();
     for _ in 0..count {
@@ -119,53 +117,4 @@ fn encoded(frame: &Frame) -> BytesMut {
     let mut bytes = BytesMut::new();
     frame.encode(&mut bytes);
     bytes
-}
-
-fn client_config() -> Result<quinn::ClientConfig, Failure> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
-}
-
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

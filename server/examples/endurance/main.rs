@@ -24,6 +24,8 @@ mod process;
 mod rng;
 mod scenario;
 mod trouble;
+#[path = "../common/trust.rs"]
+mod trust;
 
 use std::io::Write as _;
 use std::process::ExitCode;
