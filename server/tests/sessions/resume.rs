@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use throughline::{Closed, Event, Identity, Message, Session, Transport, TrySendError};
+use throughline::{Closed, Config, Event, Identity, Message, Session, Transport, TrySendError};
 use throughline_protocol::{Close, Code, Frame, ResumeKey, Welcome};
 use tokio::sync::mpsc;
 
@@ -93,6 +93,22 @@ async fn under_traffic(transport: Transport, moves: impl AsyncFn(&Client, &Place
     tokio::join!(sending, receiving, moves(&client, place));
     assert_eq!(within("the server's verdict", received.recv()).await, Some(Ok(())));
     assert_eq!(client.stats().messages_in, u64::from(COUNT));
+}
+
+/// A server that soon notices silence, which is all that shows of a poll that was cut.
+fn attentive() -> Config {
+    let mut config = config();
+    config.limits.idle_timeout = Duration::from_secs(1);
+    config.limits.heartbeat_interval = Duration::from_millis(300);
+    config.limits.poll_hold = Duration::from_millis(300);
+    config
+}
+
+/// Waits until nothing carries the session. There is no event for that.
+async fn no_link(session: &Session) {
+    while session.transport().is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn nothing_is_lost_by_moves_to_every_transport(transport: Transport) {
@@ -244,9 +260,7 @@ async fn a_full_buffer_makes_send_wait_while_there_is_no_link(transport: Transpo
         async move {
             session.recv().await;
             // Until the client is cut, it takes what comes; then the buffer fills.
-            while session.transport().is_some() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            no_link(&session).await;
             let mut sent = 0;
             loop {
                 match session.try_send(vec![sent as u8; SIZE]) {
@@ -261,11 +275,7 @@ async fn a_full_buffer_makes_send_wait_while_there_is_no_link(transport: Transpo
             session.closed().await;
         }
     };
-    let mut config = config();
-    config.limits.idle_timeout = Duration::from_secs(1);
-    config.limits.heartbeat_interval = Duration::from_millis(300);
-    config.limits.poll_hold = Duration::from_millis(300);
-    let Running { server: _server, place, .. } = &start(config, |builder| builder.on_session(application)).await;
+    let Running { server: _server, place, .. } = &start(attentive(), |builder| builder.on_session(application)).await;
     let client = Client::connect(place, transport).await;
     client.send("go").await.unwrap();
     client.until("an acknowledgement", |machine| machine.is_drained().then_some(())).await;
@@ -387,29 +397,24 @@ async fn a_fifth_candidate_takes_the_place_of_the_oldest(transport: Transport) {
 
 /// SPEC section 6: whoever closed it must not be asked to resume.
 async fn a_session_that_is_closed_without_a_link_says_so_to_the_next(transport: Transport) {
-    let application = |session: Session| async move {
-        session.recv().await;
-        while session.transport().is_some() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    let (tell, mut told) = mpsc::channel(1);
+    let application = move |session: Session| {
+        let tell = tell.clone();
+        async move {
+            session.recv().await;
+            no_link(&session).await;
+            session.send("before the end").await.unwrap();
+            session.close(7, "while you were away");
+            tell.send(()).await.unwrap();
+            session.closed().await;
         }
-        session.send("before the end").await.unwrap();
-        session.close(7, "while you were away");
-        session.closed().await;
     };
-    let mut config = config();
-    config.limits.idle_timeout = Duration::from_secs(1);
-    config.limits.heartbeat_interval = Duration::from_millis(300);
-    config.limits.poll_hold = Duration::from_millis(300);
-    let Running { server: _server, place, .. } = &start(config, |builder| builder.on_session(application)).await;
+    let Running { server: _server, place, .. } = &start(attentive(), |builder| builder.on_session(application)).await;
     let client = Client::connect(place, transport).await;
     client.send("go").await.unwrap();
     client.until("an acknowledgement", |machine| machine.is_drained().then_some(())).await;
     client.cut().await;
-    if transport == Transport::Poll {
-        tokio::time::sleep(Duration::from_millis(1_200)).await; // only its silence shows
-    } else {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    within("the close", told.recv()).await.unwrap();
     client.move_to(place, transport).await;
     assert_eq!(client.message().await, Message::from("before the end"));
     assert_eq!(client.closed().await, Close::application(7, "while you were away"));
@@ -417,11 +422,8 @@ async fn a_session_that_is_closed_without_a_link_says_so_to_the_next(transport: 
 
 async fn a_window_of_zero_ends_a_session_with_its_link(transport: Transport) {
     let (tell, mut told) = mpsc::channel(1);
-    let mut config = config();
+    let mut config = attentive();
     config.limits.resume_window = Duration::ZERO;
-    config.limits.idle_timeout = Duration::from_secs(1);
-    config.limits.heartbeat_interval = Duration::from_millis(300);
-    config.limits.poll_hold = Duration::from_millis(300);
     let Running { server: _server, place, .. } = &start(config, |builder| builder.on_session(telling(tell))).await;
     let client = Client::connect(place, transport).await;
     assert_eq!(client.welcome.window_ms, 0);
