@@ -150,14 +150,14 @@ impl Streams {
         }
     }
 
-    /// A client's streams are odd, a server's even and above 0.
+    /// The id of the stream that one side opened as its `index`th, from 0.
     fn id(&self, ours: bool, index: u64) -> u64 {
         let odd = (self.role == Role::Client) == ours;
         2 * index + if odd { 1 } else { 2 }
     }
 
     fn is_ours(&self, id: u64) -> bool {
-        (id % 2 == 1) == (self.role == Role::Client)
+        opened_by(self.role, id)
     }
 
     /// What the peer may open in all, for WELCOME.
@@ -171,7 +171,7 @@ impl Streams {
     pub(super) fn link_changed(&mut self, native: bool) {
         self.native = native;
         for (&id, stream) in &mut self.table {
-            let ours = (id % 2 == 1) == (self.role == Role::Client);
+            let ours = opened_by(self.role, id);
             // Who opened it may have forgotten it, when our half has ended: it would never be announced again.
             let waits = native && (ours || !stream.sending.is_ending());
             stream.send_way = if waits { Way::Open } else { Way::Link };
@@ -579,6 +579,11 @@ impl Stream {
         self.announce = false;
         true
     }
+}
+
+/// A client's streams are odd, a server's even and above 0.
+fn opened_by(role: Role, id: u64) -> bool {
+    (id % 2 == 1) == (role == Role::Client)
 }
 
 fn beyond_initial(bytes: u64) -> u64 {

@@ -9,7 +9,7 @@ pub(crate) mod poll;
 pub(crate) mod sse;
 pub(crate) mod uplink;
 pub(crate) mod websocket;
-#[allow(dead_code, reason = "the layer is whole and tested whole; a session uses one stream of it so far")]
+#[allow(dead_code, reason = "the layer is whole and tested whole; a session uses no streams that go one way")]
 pub(crate) mod webtransport;
 pub(crate) mod webtransport_link;
 
