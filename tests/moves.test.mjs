@@ -22,7 +22,7 @@ const TRANSPORTS = ['webtransport', 'websocket', 'sse', 'poll'];
 const HZ = 50;
 /** What is not silence: the time between two messages, and what two busy cores make of it. */
 const GRAIN_MS = 1_000 / HZ + 50;
-/** When a link goes dark: 1 s until the client asks, and 1 s without an answer (SPEC 6, number 4). */
+/** When a link goes dark: at most 1 s until the client asks, and 1 s without an answer (SPEC 6, number 4). Ours takes less. */
 const DETECTION_MS = 2_000;
 
 /** Nobody comes back to the server of all tests when it stops. */
@@ -127,7 +127,9 @@ describe('moves', () => {
         );
       }
 
-      for (const transport of ['websocket', 'sse']) {
+      // Firefox lets a host wait for its next WebSocket after one has failed.
+      const waits = { websocket: name === 'firefox' ? 400 : 0, sse: 0 };
+      for (const [transport, waitMs] of Object.entries(waits)) {
         figure(`${transport} cut: it goes on at once, over a new link`, (t) =>
           inPage(name, async (page, proxy) => {
             await openOver(page, [transport], transport);
@@ -137,7 +139,7 @@ describe('moves', () => {
             const seen = await traffic;
             tell(t, seen);
             assert.equal(await page.evaluate(() => kit.moving.stats().links), 2);
-            assert.ok(Math.max(seen.longestDownMs, seen.longestUpMs) <= 8 * RTT_MS + GRAIN_MS);
+            assert.ok(Math.max(seen.longestDownMs, seen.longestUpMs) <= 8 * RTT_MS + GRAIN_MS + waitMs);
           }),
         );
       }

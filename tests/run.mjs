@@ -9,7 +9,7 @@ import { missing, outputFolder, testsFolder } from './support/binaries.mjs';
 import { isolated } from './support/network.mjs';
 
 /** Quick ones first. */
-const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'networks', 'endurance', 'memory'];
+const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'sleep', 'networks', 'endurance', 'memory'];
 
 /** Sessions on the move 50 ms away, and how old state is: minutes of figures that want a quiet machine. They run when they are named. */
 const MEASUREMENTS = ['moves', 'fresh'];

@@ -24,7 +24,7 @@ export interface Environment {
   timer(ms: number, callback: () => void): Cancel;
   /** `localStorage`; throws, or is undefined, where it is forbidden or missing. */
   storage(): Pick<Storage, 'getItem' | 'setItem'> | undefined;
-  /** Listens to an event of the window, or of the document for `visibilitychange`. */
+  /** Listens to an event of the window, or of the document where that has it: `visibilitychange`, `freeze`, `resume`. */
   listen(type: string, listener: (event: Event) => void): Cancel;
   /** The network changed its kind, from Wi-Fi to mobile, say; where the browser tells. */
   networkChanged(listener: () => void): Cancel;
@@ -51,7 +51,7 @@ export const browser: Environment = {
   },
   storage: () => global.localStorage,
   listen(type, listener) {
-    const target: EventTarget | undefined = type === 'visibilitychange' ? global.document : global.window;
+    const target: EventTarget | undefined = /^(vis|fre|res)/.test(type) ? global.document : global.window;
     target?.addEventListener(type, listener);
     return () => target?.removeEventListener(type, listener);
   },

@@ -20,6 +20,12 @@ export const FIRST_PACKET_BYTES = 12_000;
 export const WEBSOCKET_PACKET_BYTES = 32_768;
 /** Largest body of one POST, in bytes; the server would take four times that. */
 export const POST_BYTES = 262_144;
+/** Body of the first POSTs of a link, in bytes: what TCP sends before it hears anything. Fast ones double it, slow ones halve it again. */
+export const FIRST_POST_BYTES = 16_384;
+/** A POST that took less is fast: the path takes more at once. */
+export const FAST_POST_MS = 250;
+/** A POST that took more is slow: what comes after it would wait too long. */
+export const SLOW_POST_MS = 1_000;
 /** A POST that hangs is given up after this long: hung requests would use up the browser's six connections. */
 export const POST_MS = 10_000;
 /** A held GET is answered after the server's 20 s at the latest; later than this it hangs. */
@@ -30,8 +36,6 @@ export const POST_RETRY_MS = 100;
 export const MAX_SSE_LINE = 400_000;
 /** Longest wait for messages and CLOSE to leave when closing; then the link is cut. */
 export const CLOSE_MS = 3_000;
-/** How long after a cut its WebTransport session is closed for good; by then the server has given the link up. */
-export const CUT_MS = 5_000;
 /** First reconnect delay after the immediate one; it doubles from here. */
 export const RECONNECT_BASE_MS = 500;
 /** Cap of the reconnect delay, applied before the jitter. */

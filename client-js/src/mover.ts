@@ -87,6 +87,8 @@ export class Mover {
   #excusedUntil = 0;
   /** When the session last left a link in doubt. */
   #fledAt = 0;
+  /** The page sleeps. */
+  #isResting = false;
 
   constructor(
     env: Environment,
@@ -132,6 +134,7 @@ export class Mover {
   seek(): void {
     this.#retry?.();
     this.#retry = undefined;
+    this.#isResting = false;
     this.#cancelRaces();
     void this.#race(this.#kinds, false);
   }
@@ -197,12 +200,20 @@ export class Mover {
   nudge(): void {
     const env = this.#env;
     this.excuse();
-    if (this.#retry && env.now() >= this.#mayRetryAt) {
+    if ((this.#retry || this.#isResting) && env.now() >= this.#mayRetryAt) {
       this.seek();
+    } else if (this.#isResting) {
+      this.retryAfter(0);
     }
     if (env.wallTime() - this.#lookedUpAt >= CLIMB_GAP_MS) {
       this.#lookUp(this.#better());
     }
+  }
+
+  /** The page falls asleep: nothing is looked for until `nudge`. */
+  rest(): void {
+    this.cancel();
+    this.#isResting = true;
   }
 
   /** What is in doubt soon is not the transport's fault: the machine slept, or the network changed. */

@@ -123,7 +123,11 @@ export class Session {
       env.listen('pageshow', nudge),
       env.networkChanged(nudge),
       env.listen('visibilitychange', () => env.isHidden() || nudge()),
-      env.listen('pagehide', (event) => (event as PageTransitionEvent).persisted || this.#leave()),
+      env.listen('resume', nudge),
+      env.listen('freeze', () => this.#rest()),
+      env.listen('pagehide', (event) =>
+        (event as PageTransitionEvent).persisted ? this.#rest() : this.#leave(),
+      ),
       () => signal?.removeEventListener('abort', abort),
     ];
     signal?.addEventListener('abort', abort);
@@ -515,6 +519,12 @@ export class Session {
   #nudge(): void {
     this.#mover.nudge();
     this.#work();
+  }
+
+  /** The page falls asleep. Browsers close its links then, and Chromium's WebTransport as if the session ended: so it leaves first. */
+  #rest(): void {
+    this.#lose({ reason: 'the page was frozen' }, true);
+    this.#mover.rest();
   }
 
   #leave(): void {

@@ -214,13 +214,39 @@ describe('the uplink', () => {
 
   it('has one POST under way, and asks for more when it has arrived', async () => {
     const { link, posts, writable } = await opened();
-    expect(link.room()).toBe(262_144);
+    expect(link.room()).toBe(16_384);
     link.send(ping);
     expect(link.room()).toBe(0);
     expect(posts()).toHaveLength(1);
     posts()[0]?.answer(new Response(null, { status: 204 }));
     await settle();
-    expect([link.room(), writable()]).toEqual([262_144, 1]);
+    expect([link.room(), writable()]).toEqual([16_384, 1]);
+  });
+
+  it('makes POSTs as large as the path takes in good time', async () => {
+    const { link, posts, world } = await opened();
+    async function post(bytes: number, ms: number): Promise<number> {
+      link.send(new Uint8Array(bytes));
+      await world.pass(ms);
+      posts()
+        .at(-1)
+        ?.answer(new Response(null, { status: 204 }));
+      await settle();
+      return link.room();
+    }
+    expect(await post(8_192, 10)).toBe(16_384); // as fast as it was, it says nothing about a larger one
+    expect(await post(16_384, 249)).toBe(32_768);
+    expect(await post(32_768, 250)).toBe(32_768);
+    for (let i = 0; i < 5; i++) {
+      await post(link.room(), 10);
+    }
+    expect(link.room()).toBe(262_144);
+    expect(await post(262_144, 1_000)).toBe(262_144);
+    expect(await post(262_144, 1_001)).toBe(131_072);
+    for (let i = 0; i < 5; i++) {
+      await post(1, 2_000);
+    }
+    expect(link.room()).toBe(16_384);
   });
 
   it('sends the same bytes again, once, when there was no answer or a proxy answered', async () => {

@@ -245,11 +245,38 @@ describe('closing', () => {
 
   it('a page that goes away says so on the way out', async () => {
     const { world, session, link } = await opened();
-    world.fire('pagehide', { persisted: true });
-    expect(session.state).toBe('open');
     world.fire('pagehide', { persisted: false });
     expect(link.lastPacket?.[0]).toBe(2);
     expect(session.state).toBe('closed');
+  });
+
+  it.each([
+    ['the back/forward cache', 'pagehide', 'pageshow'],
+    ['a frozen tab', 'freeze', 'resume'],
+  ])(
+    'a page that falls asleep in %s leaves its link, and comes back when it wakes up',
+    async (_, asleep, awake) => {
+      const { world, network, session, link } = await opened();
+      world.fire(asleep, { persisted: true });
+      expect([session.state, link.aborted, link.sent.at(-1)?.type]).toEqual(['reconnecting', true, 'ping']);
+      await world.pass(60_000);
+      expect(network.links).toHaveLength(1); // it sleeps
+      world.fire(awake, {});
+      await world.pass(0);
+      expect(network.links).toHaveLength(2);
+    },
+  );
+
+  it('a page that wakes up obeys the time that the server named', async () => {
+    const { world, network, link } = await opened();
+    link.handlers.lost({ reason: 'full', retryAfterMs: 90_000 });
+    world.fire('freeze', {});
+    await world.pass(60_000);
+    world.fire('resume', {});
+    await world.pass(29_000);
+    expect(network.links).toHaveLength(1);
+    await world.pass(2_000);
+    expect(network.links).toHaveLength(2);
   });
 });
 

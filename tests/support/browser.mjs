@@ -3,6 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import puppeteer from 'puppeteer-core';
 import { binaries } from './binaries.mjs';
+import { signalTree } from './processes.mjs';
 
 const CHROMIUM_FLAGS = [
   '--no-sandbox',
@@ -62,6 +63,8 @@ export async function launch(name) {
       await page.addScriptTag({ content: await kit });
       return page;
     },
+    /** All its processes get it: SIGSTOP is a machine that falls asleep. */
+    signal: (signal) => signalTree(browser.process().pid, signal),
     close: () => browser.close(),
   };
 }

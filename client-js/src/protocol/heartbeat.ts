@@ -31,6 +31,10 @@ export class Heartbeat {
   #pong: number | undefined;
   /** When to ask whether the link still lives, because it went quiet after traffic. */
   #quietAt = Infinity;
+  /** The same, because the server has not acknowledged what was sent, whatever else it says. */
+  #owedAt = Infinity;
+  /** When the server last showed that it receives what is sent. */
+  #reached = 0;
   #clockOffsetMs = 0;
 
   /** `quietMs`: how long it may be quiet after traffic before a PING asks why. */
@@ -46,7 +50,7 @@ export class Heartbeat {
     this.isProven = this.isSuspect = false;
     this.#pings.clear();
     this.#pong = undefined;
-    this.#quietAt = Infinity;
+    this.#quietAt = this.#owedAt = Infinity;
     this.heard(now);
   }
 
@@ -73,13 +77,24 @@ export class Heartbeat {
     this.#quietAt = Math.min(now + this.#quietMs, arrived ? Infinity : this.#quietAt);
   }
 
+  /** Stream bytes left, which the server is to acknowledge: if it does not, a PING asks why. */
+  sent(now: number): void {
+    this.#owedAt = Math.min(this.#owedAt, now + this.#quietMs);
+  }
+
+  /** The server said what it has received; `all`: everything that was sent. */
+  reached(now: number, all: boolean): void {
+    this.#reached = now;
+    this.#owedAt = all ? Infinity : now + this.#quietMs;
+  }
+
   handlePing(id: number): void {
     this.#pong = id;
   }
 
   handlePong(now: number, id: number, timeUs: number): void {
     const sentAt = this.#pings.get(id);
-    this.#quietAt = Infinity;
+    this.#quietAt = this.#owedAt = Infinity;
     if (sentAt === undefined) {
       return;
     }
@@ -107,7 +122,7 @@ export class Heartbeat {
 
   /** When a doubt about the link wants to be looked into. */
   get doubtAt(): number {
-    return Math.min(this.#quietAt, this.isSuspect ? Infinity : this.#suspectAt);
+    return Math.min(this.#quietAt, this.#owedAt, this.isSuspect ? Infinity : this.#suspectAt);
   }
 
   /** How long nothing was heard, in milliseconds, when that is too long; the next silence counts from now on. */
@@ -122,7 +137,7 @@ export class Heartbeat {
 
   handleTimeout(now: number): void {
     // Due, not sent: the link may not take anything now, and the next timeout must lie ahead all the same.
-    if (now >= Math.min(this.#pingAt, this.#quietAt)) {
+    if (now >= Math.min(this.#pingAt, this.#quietAt, this.#owedAt)) {
       this.#beat(now);
     }
   }
@@ -171,20 +186,24 @@ export class Heartbeat {
   #beat(now: number): void {
     this.#pingDue = Math.min(this.#pingDue, now);
     this.#pingAt = now + this.#heartbeatMs;
-    this.#quietAt = Infinity;
+    this.#quietAt = this.#owedAt = Infinity;
   }
 
   get #deadAt(): number {
     return this.#probedUntil || this.#heard + this.#idleMs;
   }
 
-  /** A PING was not answered, or not even taken by the link, for too long. */
+  /**
+   * A PING was not answered, or not even taken by the link, for too long: for longer while other things arrive, and
+   * not while the server goes on to acknowledge what was sent before it.
+   */
   get #suspectAt(): number {
-    const [asked = Infinity] = this.#pings.values();
+    const [sentAt = Infinity] = this.#pings.values();
+    const asked = Math.min(sentAt, this.#pingDue);
     const patienceMs = Math.max(MIN_DOUBT_MS, 4 * this.rttMs);
     return Math.min(
-      Math.max(Math.min(asked, this.#pingDue), this.#heard) + patienceMs,
-      asked + PATIENCE_WITH_NEWS * patienceMs,
+      Math.max(asked, this.#heard) + patienceMs,
+      Math.max(asked, this.#reached) + PATIENCE_WITH_NEWS * patienceMs,
     );
   }
 }

@@ -140,6 +140,9 @@ export class Machine {
       this.#heartbeat.traffic(now, true);
     }
     this.#handle(now, frame, 'link');
+    if (frame.type === 'ack' || frame.type === 'taken') {
+      this.#heartbeat.reached(now, this.#sender.isAcknowledged && this.#streams.isAcknowledged);
+    }
   }
 
   /** A frame came on the link that was the current one before: it counts until the new one's first after WELCOME. */
@@ -240,7 +243,11 @@ export class Machine {
       }
       this.#streams.writeControl(max, out);
       this.#writeDatagrams(now, max, out);
+      const before = out.length;
       this.#writeStreams(max, out);
+      if (out.length > before) {
+        this.#heartbeat.sent(now);
+      }
       this.#writeAcknowledgements(max, out);
       if (out.length > quiet) {
         this.#heartbeat.traffic(now, false);
@@ -270,6 +277,7 @@ export class Machine {
       return null;
     }
     this.#heartbeat.traffic(now, false);
+    this.#heartbeat.sent(now);
     this.counters.bytesOut += out.length;
     return out.finish();
   }

@@ -25,7 +25,7 @@ export interface Link {
   close(close: Close): Promise<void>;
   /** The page is going away: sends this last packet in whatever way outlives it. */
   leave(packet: Uint8Array<ArrayBuffer>, close: Close): void;
-  /** Ends at once and says nothing, as a cut network would. */
+  /** Ends at once, and not the session: it may go on over another. */
   abort(): void;
 }
 

@@ -2,7 +2,14 @@
 
 import type { Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
-import { POST_BYTES, POST_MS, POST_RETRY_MS } from '../limits.js';
+import {
+  FAST_POST_MS,
+  FIRST_POST_BYTES,
+  POST_BYTES,
+  POST_MS,
+  POST_RETRY_MS,
+  SLOW_POST_MS,
+} from '../limits.js';
 import { lossOfResponse } from './carrier.js';
 import type { LinkHandlers, Loss } from './link.js';
 
@@ -19,6 +26,8 @@ export class Uplink {
   readonly #headers: Record<string, string>;
   readonly #handlers: UplinkHandlers;
   readonly #abort = new AbortController();
+  /** What a POST may hold: as much as the path takes in good time, so that nothing new waits long behind it. */
+  #bytes = FIRST_POST_BYTES;
   /** A packet is missing on the server: nothing may follow it. */
   #failed = false;
   /** What is under way. */
@@ -32,7 +41,7 @@ export class Uplink {
   }
 
   room(): number {
-    return this.#sending || this.#failed ? 0 : POST_BYTES;
+    return this.#sending || this.#failed ? 0 : this.#bytes;
   }
 
   send(packet: Uint8Array<ArrayBuffer>): void {
@@ -56,6 +65,7 @@ export class Uplink {
 
   async #deliver(packet: Uint8Array<ArrayBuffer>): Promise<void> {
     const { signal } = this.#abort;
+    const began = this.#env.now();
     let late = false;
     const cancel = this.#env.timer(POST_MS, () => {
       late = true;
@@ -68,6 +78,12 @@ export class Uplink {
       loss = await this.#post(packet, { signal });
     }
     cancel();
+    const tookMs = this.#env.now() - began;
+    if (tookMs > SLOW_POST_MS) {
+      this.#bytes = Math.max(this.#bytes / 2, FIRST_POST_BYTES);
+    } else if (tookMs < FAST_POST_MS && packet.length > this.#bytes / 2) {
+      this.#bytes = Math.min(this.#bytes * 2, POST_BYTES);
+    }
     this.#sending = null;
     if (loss && (late || !signal.aborted)) {
       this.#failed = true;

@@ -2,15 +2,9 @@
 
 import type { Environment } from '../environment.js';
 import { messageOf } from '../errors.js';
-import {
-  CLOSE_MS,
-  CUT_MS,
-  INCOMING_DATAGRAM_AGE_MS,
-  INCOMING_DATAGRAMS,
-  LINK_BUFFER_BYTES,
-} from '../limits.js';
+import { CLOSE_MS, INCOMING_DATAGRAM_AGE_MS, INCOMING_DATAGRAMS, LINK_BUFFER_BYTES } from '../limits.js';
 import { fromBase64 } from '../protocol/base64.js';
-import type { Close } from '../protocol/close.js';
+import { type Close, protocolClose } from '../protocol/close.js';
 import { frameDecoder } from '../protocol/codec.js';
 import { carrierCode, closeOfCarrier } from './carrier.js';
 import { forget, locate } from './info.js';
@@ -139,9 +133,7 @@ class WebTransportLink implements Link {
       return;
     }
     this.#over = true;
-    // wt.close() would tell the server that the session ends. A reset link stream only tells that the link does.
-    this.#pipe?.abort();
-    this.#env.timer(this.#pipe ? CUT_MS : 0, () => this.#end());
+    this.#end();
   }
 
   async #connect(opening: Opening): Promise<void> {
@@ -236,9 +228,10 @@ class WebTransportLink implements Link {
     }
   }
 
-  #end(close?: Close): void {
+  /** Without a `close` of the session, which any other code would be, it is the end of the link only. */
+  #end(close = protocolClose('LINK_REPLACED', '')): void {
     try {
-      this.#wt?.close(close && { closeCode: carrierCode(close, close.code), reason: close.reason });
+      this.#wt?.close({ closeCode: carrierCode(close, close.code), reason: close.reason });
     } catch {
       // It has not been opened, or is closed already.
     }

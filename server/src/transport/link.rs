@@ -132,11 +132,17 @@ pub(crate) enum LinkEnd {
     Violation(Close),
 }
 
+/// What a client closes a carrier with that it leaves without ending the session (SPEC section 8).
+pub(crate) const LEFT: u32 = PROTOCOL_CODES + throughline_protocol::Code::LinkReplaced as u32;
+
+/// A protocol close of code n is n + this on a carrier.
+const PROTOCOL_CODES: u32 = 4_000;
+
 /// The close code of a carrier: what SPEC section 7 says for a WebTransport session. A WebSocket says 1000 for the
 /// application's codes, which it cannot carry.
 pub(crate) fn carrier_code(close: &Close) -> u32 {
     match close.origin {
-        throughline_protocol::Origin::Protocol if close.code != 0 => 4_000 + close.code,
+        throughline_protocol::Origin::Protocol if close.code != 0 => PROTOCOL_CODES + close.code,
         _ => close.code,
     }
 }

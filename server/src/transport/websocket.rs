@@ -9,7 +9,7 @@ use throughline_protocol::limits::{MAX_PACKET, MAX_REASON, STREAM_CHUNK};
 use throughline_protocol::{Close, Code, Origin, Packet};
 
 use super::Transport;
-use super::link::{Link, LinkEnd, Received, carrier_code};
+use super::link::{LEFT, Link, LinkEnd, Received, carrier_code};
 use super::open::SUBPROTOCOL;
 
 /// Read buffer of one connection, in bytes: zero-filled at every read, so small; larger frames get their own.
@@ -126,6 +126,7 @@ impl Link for WebSocketLink {
 fn closed_by_peer(frame: Option<CloseFrame>) -> LinkEnd {
     match frame {
         Some(CloseFrame { code: 1_000, reason }) => LinkEnd::Closed { code: 0, reason: reason.to_string() },
+        Some(CloseFrame { code, .. }) if u32::from(code) == LEFT => LinkEnd::Lost("the client left the link".into()),
         Some(CloseFrame { code: code @ 3_000..=4_999, reason }) => {
             LinkEnd::Closed { code: u32::from(code), reason: reason.to_string() }
         }

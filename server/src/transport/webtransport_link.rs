@@ -11,7 +11,7 @@ use throughline_protocol::{Close, Code, Packet};
 use tokio::time::{Sleep, sleep};
 
 use super::Transport;
-use super::link::{Link, LinkEnd, NativeDatagrams, NativeStream, Received, carrier_code};
+use super::link::{LEFT, Link, LinkEnd, NativeDatagrams, NativeStream, Received, carrier_code};
 use super::webtransport::{
     Closed, DatagramSender, How, OpenError, RecvStream, SendStream, StreamError, Upgrade, UpgradeError, WebTransport,
 };
@@ -243,6 +243,7 @@ impl Link for WebTransportLink {
 
 fn closed_by_peer(closed: Closed) -> LinkEnd {
     match closed.how {
+        How::Client if closed.code == LEFT => LinkEnd::Lost("the client left the link".into()),
         How::Client => LinkEnd::Closed { code: closed.code, reason: closed.reason },
         // A bare FIN is what a browser's `close()` without arguments sends.
         How::Finished => LinkEnd::Closed { code: 0, reason: String::new() },

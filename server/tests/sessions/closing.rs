@@ -275,12 +275,18 @@ async fn a_carrier_that_its_client_closes_by_itself_ends_the_session() {
         let (_, closed) = within("the end", told.recv()).await.unwrap();
         assert_eq!(closed, expected, "{transport} {code}");
     }
-    // A page that goes away says 1001.
-    let wire = Wire::connect(place, Transport::WebSocket).await;
-    wire.send_frames(&[Frame::Ping { id: 1 }]).await;
-    wire.send(Outgoing::Close { code: 1_001, reason: String::new() }).await;
-    let (_, closed) = within("the end", told.recv()).await.unwrap();
-    assert_eq!((closed.code, closed.application), (Code::LinkLost as u32, false));
+    // A page that goes away says 1001, and one that only leaves the link 4021.
+    for (transport, code) in [
+        (Transport::WebSocket, 1_001),
+        (Transport::WebSocket, 4_000 + Code::LinkReplaced as u32),
+        (Transport::WebTransport, 4_000 + Code::LinkReplaced as u32),
+    ] {
+        let wire = Wire::connect(place, transport).await;
+        wire.send_frames(&[Frame::Ping { id: 1 }]).await;
+        wire.send(Outgoing::Close { code, reason: String::new() }).await;
+        let (_, closed) = within("the end", told.recv()).await.unwrap();
+        assert_eq!((closed.code, closed.application), (Code::LinkLost as u32, false), "{transport} {code}");
+    }
 }
 
 /// Whatever it sends, the goodbye has an end.
