@@ -45,9 +45,11 @@ export class DatagramCredit {
       this.#offered = 0;
       this.#takenThen = this.#taken;
     }
-    const rates = Math.max(this.#offeredRate * minRttMs, this.#takenRate * (minRttMs + PATIENCE_MS));
-    const onThePath = Math.ceil(rates) + MIN_DATAGRAMS_UNDER_WAY;
-    return this.#sent - this.#taken < Math.min(onThePath, MAX_DATAGRAMS_UNDER_WAY);
+    const path = this.#offeredRate * minRttMs;
+    // What is offered says little about what can be taken. So it counts until the path has been filled twice.
+    const onThePath =
+      this.#taken <= 2 * path ? Math.ceil(path) : Math.round(this.#takenRate * (minRttMs + PATIENCE_MS));
+    return this.#sent - this.#taken < Math.min(onThePath + MIN_DATAGRAMS_UNDER_WAY, MAX_DATAGRAMS_UNDER_WAY);
   }
 
   sent(): void {
