@@ -14,6 +14,8 @@ import { startTestbedBehind } from './support/server.mjs';
 const SEED = 3;
 const RTT_MS = 50;
 const UDP = 'meta l4proto udp';
+/** Of what crosses the path, in both directions; not of what a browser says to its proxy. */
+const LOSS = 'iifname { "tl-client", "tl-server" } numgen random mod 100 < 5';
 
 /** Best first. */
 const TRANSPORTS = ['webtransport', 'websocket', 'sse', 'poll'];
@@ -180,6 +182,19 @@ describe('moves', () => {
           await path.say('blackhole off');
           tell(t, await traffic);
         }));
+
+      for (const transport of ['webtransport', 'websocket']) {
+        test(`packets that are lost, late and out of order are no reason to leave ${transport}`, (t) =>
+          inPage(name, async (page) => {
+            await openOver(page, [transport, 'poll'], transport);
+            await path.drop(LOSS);
+            await path.say('jitter 10ms');
+            await path.say('reorder 2%');
+            const seen = await startTraffic(page, HZ, 8).finally(() => path.say('jitter 0ms').then(() => path.say('reorder 0%')));
+            tell(t, seen);
+            assert.deepEqual(seen.moves, []);
+          }));
+      }
 
       test('an address that changes, and changes back: the same link', (t) =>
         inPage(name, async (page) => {

@@ -1,7 +1,7 @@
 // The end-to-end tests, one file after the other: several of them measure time, and there are two cores.
 //
 // node run.mjs [FILTER…]   runs the files whose name contains one of the words; --list shows them; --only PATTERN picks tests by
-// name. Without a word all run but those that measure for many minutes. THROUGHLINE_BUILD names the folder of the binaries below target/ (default: release).
+// name. THROUGHLINE_BUILD names the folder of the binaries below target/ (default: release).
 
 import { spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
@@ -9,10 +9,21 @@ import { missing, outputFolder, testsFolder } from './support/binaries.mjs';
 import { isolated } from './support/network.mjs';
 
 /** Quick ones first. */
-const FILES = ['process', 'aioquic', 'tls', 'hostile', 'demo', 'netem', 'browsers', 'sleep', 'networks', 'endurance', 'memory'];
-
-/** Sessions on the move 50 ms away, and how old state is: minutes of figures that want a quiet machine. They run when they are named. */
-const MEASUREMENTS = ['moves', 'fresh'];
+const FILES = [
+  'process',
+  'aioquic',
+  'tls',
+  'hostile',
+  'netem',
+  'sleep',
+  'fresh',
+  'endurance',
+  'memory',
+  'networks',
+  'browsers',
+  'demo',
+  'moves',
+];
 
 /** These break networks, and get one of their own. */
 const ISOLATED = new Set(['netem', 'networks', 'moves', 'fresh']);
@@ -22,11 +33,11 @@ const FILE_MS = 1_500_000;
 
 const words = process.argv.slice(2);
 const only = words.includes('--only') ? words.splice(words.indexOf('--only'), 2)[1] : null;
-const named = [...FILES, ...MEASUREMENTS].filter((file) => words.some((word) => file.includes(word)));
+const named = FILES.filter((file) => words.some((word) => file.includes(word)));
 const files = words.length === 0 ? FILES : named;
 
 if (words.includes('--list') || files.length === 0) {
-  console.log([...FILES, ...MEASUREMENTS].join('\n'));
+  console.log(FILES.join('\n'));
   process.exit(words.includes('--list') ? 0 : 2);
 }
 const lacking = missing();
