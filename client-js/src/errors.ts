@@ -1,13 +1,15 @@
 // The one error class of this package, and its closed list of codes.
 
+import type { ChannelCode } from './protocol/channels.js';
 import type { CodeName } from './protocol/close.js';
 
-/** What a ThroughlineError says in `code`: a close code of the protocol, or one of the client's own. */
+/** What a ThroughlineError says in `code`: a close code of the protocol, one of its codes of channels, or one of the client's own. */
 export type ErrorCode =
   | CodeName
-  /** `send`, `sendDatagram` or `drained` on a session that has ended or is ending. */
+  | ChannelCode
+  /** A session that has ended or is ending sends, subscribes and publishes no more. */
   | 'SESSION_CLOSED'
-  /** `send` beyond `maxBufferedBytes`. */
+  /** `send` or `publish` beyond `maxBufferedBytes`. */
   | 'BUFFER_FULL'
   /** The `signal` of `connect` was aborted. */
   | 'ABORTED'
@@ -21,6 +23,8 @@ export type ErrorCode =
   | 'STREAM_RESET'
   /** A stream of a session that another one has replaced. */
   | 'STREAM_LOST'
+  /** The session ended before the server said whether it has published something: it may have. */
+  | 'UNCERTAIN'
   | 'UNKNOWN';
 
 /** An error of a session. `message` says what happened and what to do. */

@@ -1,9 +1,11 @@
 // Everything that is public, and nothing else.
 
+export type { Subscription, SubscriptionEnd, SubscriptionEvents } from './channels.js';
 export { connect } from './connect.js';
 export { type ErrorCode, ThroughlineError } from './errors.js';
 export type { Attempt, Explanation, Move } from './explain.js';
 export type { ConnectOptions } from './options.js';
+export type { ChannelCode, Position } from './protocol/channels.js';
 export type { CodeName } from './protocol/close.js';
 export type { DatagramKey } from './protocol/datagrams.js';
 export type { Message } from './protocol/message.js';

@@ -26,16 +26,21 @@ export class Outbox {
 
   /** Takes a message; throws as `Session.send` says. */
   message(data: string | ArrayBuffer | ArrayBufferView): void {
-    const text = typeof data === 'string';
+    this.#machine.send(typeof data === 'string', this.content('send', data));
+  }
+
+  /** The bytes of a message or a publication, when there is room for it. Throws as `Session.send` says. */
+  content(method: 'send' | 'publish', data: string | ArrayBuffer | ArrayBufferView): Uint8Array {
     const { bufferedBytes, maxMessage } = this.#machine;
-    const body = this.#check('send', text ? new TextEncoder().encode(data) : data, maxMessage);
+    const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : data;
+    const body = this.#check(method, bytes, maxMessage);
     if (bufferedBytes >= this.#maxBufferedBytes) {
       throw new ThroughlineError(
         'BUFFER_FULL',
-        `send: ${bufferedBytes} of ${this.#maxBufferedBytes} bytes wait already: await drained()`,
+        `${method}: ${bufferedBytes} of ${this.#maxBufferedBytes} bytes wait already: await drained()`,
       );
     }
-    this.#machine.send(text, body);
+    return body;
   }
 
   /** Takes a datagram; throws as `Session.sendDatagram` says. */
@@ -71,8 +76,8 @@ export class Outbox {
   }
 
   /** The bytes of what the application gives. Throws when they are none, too many, or too late. */
-  #check(method: 'send' | 'sendDatagram', data: unknown, max: number): Uint8Array {
-    const isMessage = method === 'send';
+  #check(method: 'send' | 'publish' | 'sendDatagram', data: unknown, max: number): Uint8Array {
+    const isMessage = method !== 'sendDatagram';
     let bytes: Uint8Array;
     if (ArrayBuffer.isView(data)) {
       bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);

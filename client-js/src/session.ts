@@ -1,5 +1,6 @@
 // The public session, and its driver: it owns the machine, its links, and who looks for them.
 
+import { Channels, type Subscription } from './channels.js';
 import { Emitter } from './emitter.js';
 import type { Cancel, Environment } from './environment.js';
 import { messageOf, ThroughlineError } from './errors.js';
@@ -11,6 +12,7 @@ import { Memory } from './memory.js';
 import { Mover } from './mover.js';
 import { type ConnectOptions, checkToken, resolveBase } from './options.js';
 import { Outbox } from './outbox.js';
+import type { Position } from './protocol/channels.js';
 import {
   type Close,
   closeName,
@@ -50,6 +52,7 @@ export class Session {
   readonly #mover: Mover;
   readonly #outbox: Outbox;
   readonly #streams = new Streams(this.#machine, () => this.#wake());
+  readonly #channels = new Channels(this.#machine, () => this.#wake());
   readonly #events = new Emitter<SessionEvents>();
   readonly #unlisten: Cancel[];
   #resolveReady!: () => void;
@@ -257,6 +260,36 @@ export class Session {
     return this.#closing ? Promise.reject(this.#closedError('openStream')) : this.#streams.open();
   }
 
+  // ---- channels ----
+
+  /**
+   * Subscribes to a channel, as soon as the session is open. With `since`, the `position` of an earlier subscription,
+   * what was published after it comes first, if the server still has it.
+   *
+   * When a new session takes the place of this one (`gap`), it subscribes again, from where it was.
+   *
+   * Throws ThroughlineError when the channel has a subscription (`ALREADY_SUBSCRIBED`), when its name has not 1 to 255
+   * bytes (`BAD_CHANNEL`), or when the session is closed (`SESSION_CLOSED`).
+   */
+  subscribe(channel: string, options: { readonly since?: Position | null } = {}): Subscription {
+    if (this.#closing) {
+      throw this.#closedError('subscribe');
+    }
+    return this.#channels.subscribe(channel, options.since ?? null);
+  }
+
+  /**
+   * Publishes in a channel. Resolves with the publication's position when it has one. It comes to this session, too,
+   * if it is subscribed, and perhaps before.
+   *
+   * Rejects as `send` throws, or with a ThroughlineError whose code is that of the server's refusal; with `UNCERTAIN`
+   * when the session has ended, or another has taken its place, before the answer: it may have been published.
+   */
+  async publish(channel: string, data: string | ArrayBuffer | ArrayBufferView): Promise<Position> {
+    const bytes = this.#outbox.content('publish', data);
+    return this.#channels.publish(channel, typeof data === 'string', bytes);
+  }
+
   // ---- the end ----
 
   /**
@@ -376,6 +409,7 @@ export class Session {
     }
     this.#setState('closed');
     this.#streams.end(this.#closedError('stream'));
+    this.#channels.lost(this.#machine.unsentRequests, this.#reason);
     this.#outbox.end(this.#closedError('drained'));
     this.#rejectReady(error ?? new ThroughlineError(info.name, this.explain().summary));
     this.#resolveClosed(info);
@@ -439,8 +473,15 @@ export class Session {
   #handle(event: MachineEvent): void {
     switch (event.type) {
       case 'opened':
-        this.#handleOpened(event.gap);
+        this.#handleOpened(event.gap, event.unsent);
         break;
+      case 'channel': {
+        const wrong = this.#channels.handle(event.message);
+        if (wrong) {
+          this.#machine.handleViolation(this.#env.now(), protocolClose('PROTOCOL_VIOLATION', wrong));
+        }
+        break;
+      }
       case 'datagram':
         this.#events.emit('datagram', event.bytes);
         break;
@@ -467,7 +508,7 @@ export class Session {
     }
   }
 
-  #handleOpened(gap: Gap | undefined): void {
+  #handleOpened(gap: Gap | undefined, unsent: readonly Uint8Array[]): void {
     const reason = this.#reason;
     const { from, transport: to, reason: why } = this.#links;
     this.#setState('open');
@@ -477,9 +518,11 @@ export class Session {
       this.#streams.fail(
         new ThroughlineError('STREAM_LOST', `the session of this stream has ended: ${reason}`),
       );
+      const askAgain = this.#channels.lost(unsent);
       this.#events.emit('gap', { ...gap, id: this.id, reason });
       // What the application sends in its 'gap' listeners, a greeting perhaps, goes before what was left over.
       this.#machine.releaseKept();
+      askAgain();
     }
     this.#resolveReady();
   }

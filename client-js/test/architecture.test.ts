@@ -20,6 +20,7 @@ const MAY: [of: RegExp, imports: RegExp][] = [
   ],
   [/^ladder$/, /^(protocol\/|environment$|explain$|limits$|memory$|transport\/link$)/],
   [/^(streams|outbox)$/, /^(protocol\/|errors$|limits$)/],
+  [/^channels$/, /^(protocol\/|emitter$|errors$)/],
   [/^told$/, /^(protocol\/|errors$|streams$|transport\/link$)/],
   // Links carry, the mover looks for them, and only the session knows both.
   [/^links$/, /^(protocol\/|environment$|ladder$|limits$|transport\/link$)/],

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { decodeChannel } from '../src/protocol/channels.js';
 import { CODE_NAMES, ProtocolError } from '../src/protocol/close.js';
 import { DEFAULT_MAX_MESSAGE } from '../src/protocol/limits.js';
 import { assembler, encodeMessage } from '../src/protocol/message.js';
@@ -63,7 +64,13 @@ function assemble(pieces: Uint8Array[], max = DEFAULT_MAX_MESSAGE): { found: str
   const found: string[] = [];
   try {
     for (const piece of pieces) {
-      messages.push(piece, ({ message }) => found.push(comparable(message)));
+      messages.push(piece, (item) => {
+        if ('channel' in item) {
+          decodeChannel(item.channel);
+        } else {
+          found.push(comparable(item.message));
+        }
+      });
     }
     return { found };
   } catch (error) {

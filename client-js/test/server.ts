@@ -1,8 +1,10 @@
 // A server for tests, in simulated time: sessions that outlive their links, over links with a latency each way
-// that can be blocked, cut, and turned into black holes. It echoes streams, and keeps the messages that come.
+// that can be blocked, cut, and turned into black holes. It echoes streams, keeps the messages that come, and has
+// channels.
 
 import type { Environment } from '../src/environment.js';
 import type { ConnectOptions } from '../src/options.js';
+import type { ChannelMessage } from '../src/protocol/channels.js';
 import { protocolClose } from '../src/protocol/close.js';
 import { decodePacket } from '../src/protocol/codec.js';
 import {
@@ -34,6 +36,7 @@ import {
   type TransportKind,
 } from '../src/transport/link.js';
 import type { Opening } from '../src/transport/opening.js';
+import { encodeChannelMessage, Hub, type Subscriber } from './hub.js';
 import type { World } from './world.js';
 
 /** How one transport is doing. */
@@ -51,6 +54,7 @@ export class Server {
   readonly conditions: Record<Transport, Condition>;
   readonly links: ServerLink[] = [];
   readonly kinds: TransportKind[];
+  readonly hub = new Hub();
   /** Whether it reads, and echoes, what comes on streams. */
   reads = true;
   /** Whether links over webtransport give native streams. */
@@ -256,7 +260,7 @@ interface ServerStream {
 let sessions = 0;
 
 /** The server's side of one session. */
-export class ServerSession {
+export class ServerSession implements Subscriber {
   readonly id = `server-${++sessions}`;
   links = 0;
   current: ServerLink | undefined;
@@ -278,6 +282,11 @@ export class ServerSession {
     this.#work();
   }
 
+  sayChannel(message: ChannelMessage): void {
+    this.#sender.push(encodeChannelMessage(message));
+    this.#work();
+  }
+
   sendDatagram(bytes: Uint8Array): void {
     const out = new Writer();
     writeDatagram(out, bytes);
@@ -289,7 +298,13 @@ export class ServerSession {
     const out = new Writer();
     writeClose(out, protocolClose(name, ''));
     this.current?.say(out);
+    this.forget();
+  }
+
+  /** The server knows nothing of it any more. */
+  forget(): void {
     this.server.sessions.delete(this.id);
+    this.server.hub.left(this);
   }
 
   lost(link: ServerLink): void {
@@ -339,8 +354,12 @@ export class ServerSession {
           stream.native = native ?? null;
           stream.receiving.data(frame.offset, frame.data);
         } else {
-          this.#assembler.push(this.receiver.accept(frame.offset, frame.data), ({ message }) => {
-            this.messages.push(message);
+          this.#assembler.push(this.receiver.accept(frame.offset, frame.data), (item) => {
+            if ('channel' in item) {
+              this.server.hub.ask(this, item.channel);
+            } else {
+              this.messages.push(item.message);
+            }
           });
         }
         break;

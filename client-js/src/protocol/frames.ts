@@ -3,7 +3,7 @@
 import { toBase64Url } from './base64.js';
 import { type Close, ProtocolError } from './close.js';
 import { MAX_DATAGRAM, MAX_REASON, MAX_U32 } from './limits.js';
-import { readVarint, varintLength, Writer } from './varint.js';
+import { Reader, varintLength, Writer } from './varint.js';
 
 /** The content of WELCOME (SPEC section 3.1). */
 export interface Welcome {
@@ -73,36 +73,20 @@ export const MAX_DATAGRAM_HEADER = 3;
 
 /** Reads the payload of a frame of type `kind`; throws ProtocolError. */
 export function decodeFrame(kind: number, payload: Uint8Array): Frame {
-  let at = 0;
-  const malformed = () => new ProtocolError('MALFORMED_FRAME', `malformed frame ${kind}`);
-  const check = (valid: boolean) => {
-    if (!valid) {
-      throw malformed();
-    }
-  };
-  const int = (): number => {
-    const { value, end } = readVarint(payload, at) ?? { value: Number.NaN, end: 0 };
-    check(value >= 0);
-    at = end;
-    return value;
-  };
+  const fields = new Reader(payload, () => new ProtocolError('MALFORMED_FRAME', `malformed frame ${kind}`));
+  const int = () => fields.int();
   const u32 = (): number => {
     const value = int();
-    check(value <= MAX_U32);
+    fields.check(value <= MAX_U32);
     return value;
-  };
-  const take = (length: number): Uint8Array => {
-    at += length;
-    check(at <= payload.length);
-    return payload.subarray(at - length, at);
   };
   let frame: Frame;
   switch (kind) {
     case WELCOME: {
       const welcome: Welcome = {
         version: int(),
-        session: toBase64Url(take(16)),
-        key: toBase64Url(take(16)),
+        session: toBase64Url(fields.take(16)),
+        key: toBase64Url(fields.take(16)),
         resumed: int() % 2 === 1,
         link: int(),
         timeUs: int(),
@@ -114,25 +98,25 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
         streams: int(),
         windowMs: int(),
       };
-      check(welcome.heartbeatMs > 0 && welcome.idleMs > 0);
+      fields.check(welcome.heartbeatMs > 0 && welcome.idleMs > 0);
       // Bytes after the known fields are for later versions.
       return { type: 'welcome', welcome };
     }
     case CLOSE: {
       const code = u32();
-      const [origin = 0] = take(1);
-      const reason = payload.subarray(at);
-      check(origin <= 1 && reason.length <= MAX_REASON);
+      const [origin = 0] = fields.take(1);
+      const reason = fields.rest();
+      fields.check(origin <= 1 && reason.length <= MAX_REASON);
       return {
         type: 'close',
-        close: { code, application: origin === 1, reason: decodeUtf8(reason, malformed) },
+        close: { code, application: origin === 1, reason: fields.text(reason) },
       };
     }
     case STREAM: {
       const stream = int();
       const offset = int();
-      const data = payload.subarray(at);
-      check(Number.isSafeInteger(offset + data.length));
+      const data = fields.rest();
+      fields.check(Number.isSafeInteger(offset + data.length));
       return { type: 'stream', stream, offset, data };
     }
     case ACK:
@@ -168,7 +152,7 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
     default:
       throw new ProtocolError('UNKNOWN_FRAME', `unknown frame ${kind}`);
   }
-  check(at === payload.length);
+  fields.end();
   return frame;
 }
 
@@ -212,15 +196,4 @@ function writeFrame(out: Writer, kind: number, payload: Uint8Array): void {
   out.varint(kind);
   out.varint(payload.length);
   out.bytes(payload);
-}
-
-const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
-/** Text of UTF-8, a byte order mark included; throws what `malformed` makes when it is none. */
-export function decodeUtf8(bytes: Uint8Array, malformed: () => Error): string {
-  try {
-    return UTF8.decode(bytes);
-  } catch {
-    throw malformed();
-  }
 }

@@ -26,6 +26,10 @@ export const STREAMS_POOL = 1_048_576;
 export const SERVER_STREAMS = 100;
 /** Longest message body until WELCOME says otherwise, in bytes. */
 export const DEFAULT_MAX_MESSAGE = 4 * 1_048_576;
+/** What a channel message may have beyond its data, in bytes: four numbers and the name of a channel take less than a third. */
+export const MAX_CHANNEL_HEADER = 1_024;
+/** Longest name of a channel, in bytes of UTF-8. */
+export const MAX_CHANNEL_NAME = 255;
 /** Most datagrams that wait to be sent, one per key: more keys than this push out the oldest. */
 export const MAX_OUTGOING_DATAGRAMS = 64;
 /** Longest time that an ACK waits for company, in milliseconds. */

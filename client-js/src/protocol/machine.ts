@@ -8,6 +8,7 @@
 //
 // `now` is always in milliseconds since the Unix epoch, from a clock that never goes back.
 
+import { decodeChannel } from './channels.js';
 import { type Close, closeName, ProtocolError, protocolClose } from './close.js';
 import { DatagramCredit } from './credit.js';
 import { type DatagramKey, DatagramSlots } from './datagrams.js';
@@ -26,7 +27,7 @@ import {
 } from './frames.js';
 import { Heartbeat } from './heartbeat.js';
 import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_REASON, QUIET_MS, STREAM_CHUNK, WINDOW } from './limits.js';
-import { assembler, encodeMessage, type Message } from './message.js';
+import { assembler, CHANNEL, encodeMessage, type Message } from './message.js';
 import type { Counters, Gap, LinkTraits, MachineEvent } from './report.js';
 import { StreamReceiver, StreamSender } from './stream.js';
 import { Streams } from './streams.js';
@@ -329,6 +330,11 @@ export class Machine {
     this.counters.messagesOut++;
   }
 
+  /** Takes a request about channels to send, as `encodeRequest` made it. */
+  sendRequest(encoded: Uint8Array): void {
+    this.#sender.push(encoded);
+  }
+
   /** Takes a datagram to send: of those with the same key, the newest is sent. */
   sendDatagram(bytes: Uint8Array, key: DatagramKey | undefined): void {
     this.#credit.offered();
@@ -370,6 +376,11 @@ export class Machine {
     return this.#resumable && session && key
       ? { session, key, received: `0.${this.#receiver.received}` }
       : undefined;
+  }
+
+  /** The requests about channels of which no byte was ever sent, as they were given. */
+  get unsentRequests(): Uint8Array[] {
+    return this.#sender.neverSent().filter(([kind]) => kind === CHANNEL);
   }
 
   get bufferedBytes(): number {
@@ -440,7 +451,12 @@ export class Machine {
     switch (frame.type) {
       case 'stream': {
         const receiver = this.#receiver;
-        this.#assembler.push(receiver.accept(frame.offset, frame.data), ({ message, cost }) => {
+        this.#assembler.push(receiver.accept(frame.offset, frame.data), (item) => {
+          if ('channel' in item) {
+            this.#events.push({ type: 'channel', message: decodeChannel(item.channel) });
+            return; // its credit is free at once
+          }
+          const { message, cost } = item;
           receiver.queued(cost);
           this.counters.messagesIn++;
           this.#messages.push({ message, taken: () => receiver.queued(-cost) });
@@ -488,6 +504,7 @@ export class Machine {
     }
     const previousId = this.#welcome?.session;
     let gap: Gap | undefined;
+    const unsent = this.unsentRequests;
     const goesOn = resumed && session === previousId;
     if (!goesOn) {
       const old = this.#sender;
@@ -500,6 +517,8 @@ export class Machine {
       if (previousId) {
         const keptBytes = this.#kept.reduce((sum, chunk) => sum + chunk.length, 0);
         gap = { previousId, unacknowledgedBytes: old.buffered - keptBytes };
+        // Requests have numbers of the session: their owner asks anew.
+        this.#kept = this.#kept.filter(([kind]) => kind !== CHANNEL);
         this.#streams = this.#newStreams();
         this.#streams.linkOpened(this.#nativeStreams);
       } else {
@@ -515,7 +534,7 @@ export class Machine {
     this.#resumable = true;
     this.#heartbeat.opened(now, welcome, !goesOn);
     this.#phase = 'open';
-    this.#events.push({ type: 'opened', gap });
+    this.#events.push({ type: 'opened', gap, unsent });
     this.#leaveInTime(now);
   }
 

@@ -1,11 +1,17 @@
 // What a machine and its owner tell each other beside frames.
 
+import type { ChannelMessage } from './channels.js';
 import type { Close } from './close.js';
 
 /** What the owner gets to see. */
 export type MachineEvent =
-  /** WELCOME has arrived. `gap` says what was lost when it opened another session than the one before. */
-  | { readonly type: 'opened'; readonly gap: Gap | undefined }
+  /**
+   * WELCOME has arrived. `gap` says what was lost when it opened another session than the one before, and `unsent`
+   * then, which requests about channels had never left on that.
+   */
+  | { readonly type: 'opened'; readonly gap: Gap | undefined; readonly unsent: readonly Uint8Array[] }
+  /** The server said something about channels. */
+  | { readonly type: 'channel'; readonly message: ChannelMessage }
   /** `link`: which link's credit it holds until it is taken; 0 for none. */
   | { readonly type: 'datagram'; readonly bytes: Uint8Array<ArrayBuffer>; readonly link: number }
   /** The server has opened a stream. */

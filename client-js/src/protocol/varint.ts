@@ -73,3 +73,56 @@ export function readVarint(bytes: Uint8Array, at: number): { value: number; end:
   }
   return { value: value > Number.MAX_SAFE_INTEGER ? Number.NaN : value, end };
 }
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
+
+/** Reads fields one after the other; throws what `malformed` makes where they are not as they must be. */
+export class Reader {
+  readonly #bytes: Uint8Array;
+  readonly #malformed: () => Error;
+  #at = 0;
+
+  constructor(bytes: Uint8Array, malformed: () => Error) {
+    this.#bytes = bytes;
+    this.#malformed = malformed;
+  }
+
+  check(valid: boolean): void {
+    if (!valid) {
+      throw this.#malformed();
+    }
+  }
+
+  int(): number {
+    const { value, end } = readVarint(this.#bytes, this.#at) ?? { value: Number.NaN, end: 0 };
+    this.check(value >= 0);
+    this.#at = end;
+    return value;
+  }
+
+  /** The next `length` bytes, as a view. */
+  take(length: number): Uint8Array {
+    this.#at += length;
+    this.check(this.#at <= this.#bytes.length);
+    return this.#bytes.subarray(this.#at - length, this.#at);
+  }
+
+  /** All bytes that are left, as a view. */
+  rest(): Uint8Array {
+    return this.take(this.#bytes.length - this.#at);
+  }
+
+  /** Bytes that are text, a byte order mark included. */
+  text(bytes: Uint8Array): string {
+    try {
+      return UTF8.decode(bytes);
+    } catch {
+      throw this.#malformed();
+    }
+  }
+
+  /** Nothing may follow. */
+  end(): void {
+    this.check(this.#at === this.#bytes.length);
+  }
+}
