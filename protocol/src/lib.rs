@@ -6,8 +6,10 @@
 //!
 //! - [`frame`]: what the frames are, and their bytes. [`codec`]: frames out of a stream of bytes.
 //! - [`machine`]: one session: the message stream, credit, datagrams, heartbeat, close.
+//! - [`channel`]: what is said about channels, inside messages.
 //! - [`limits`] and [`close`]: every bound, and every reason to end.
 
+pub mod channel;
 pub mod close;
 pub mod codec;
 pub mod datagram;
@@ -20,6 +22,7 @@ pub mod packet;
 pub mod stream;
 pub mod varint;
 
+pub use channel::{ChannelCode, ChannelMessage, Position};
 pub use close::{Close, Code, Origin};
 pub use codec::Decoder;
 pub use datagram::{Datagram, TooLarge};

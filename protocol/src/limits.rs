@@ -26,6 +26,19 @@ pub const MAX_TOKEN: usize = 4_096;
 /// Credit that a server has on stream 0 before the client's first ACK, in bytes.
 pub const INITIAL_CLIENT_CREDIT: u64 = 262_144;
 
+/// Longest name of a channel, in bytes of UTF-8: room for a path or two ids, and one byte would hold its length.
+pub const MAX_CHANNEL_NAME: usize = 255;
+
+/// How much longer the body of a channel message may be than an application's: whatever may be sent as a message can be published.
+pub const MAX_CHANNEL_OVERHEAD: usize = 1_024;
+
+/// Longest reason in a channel message that we write, in bytes: with the numbers before it, within [`MAX_CHANNEL_OVERHEAD`].
+pub const MAX_CHANNEL_REASON: usize = 512;
+
+/// Requests about channels that may wait for their answers, or whose answers may wait beyond a full buffer, in one session. Further ones are not
+/// read: so answers of at most 64 KiB come on top of the buffer.
+pub const MAX_CHANNEL_ANSWERS: usize = 64;
+
 /// Longest message body by default, in bytes.
 pub const DEFAULT_MAX_MESSAGE: usize = 4 * 1_048_576;
 

@@ -5,7 +5,7 @@
 //!    ([`Machine::handle_frame`], [`Machine::handle_datagram`], [`Machine::handle_violation`]);
 //! 2. calls [`Machine::handle_timeout`] when the time of [`Machine::poll_timeout`] has come;
 //! 3. after each of these asks for [`Machine::poll_transmit`] and [`Machine::poll_datagram`] while the link takes more, and
-//!    for [`Machine::poll_event`] while the application does.
+//!    for [`Machine::poll_event`] while the application does, and [`Machine::poll_channel`] while whoever handles channels does.
 //!
 //! A session outlives its links. A server's owner lets its client open further ones with [`Machine::offer`], and [`Machine::adopt`]s the one that the client chooses. A client's owner opens them,
 //! waits for WELCOME, and says [`Machine::link_opened`] of the one that it chooses. What arrives on other links is not the machine's, but for what
@@ -14,6 +14,7 @@
 //! A machine is one session for life. When a server answers a further link with a WELCOME that resumes nothing, the session is
 //! gone: the machine ends with `UNKNOWN_SESSION`, so that the application is told, and its owner may start another.
 
+mod channels;
 mod config;
 mod credit;
 mod heartbeat;
@@ -33,6 +34,7 @@ use crate::id::{ResumeKey, SessionId};
 use crate::limits::INITIAL_CLIENT_CREDIT;
 use crate::message::{Assembler, Message};
 use crate::stream::{Receiver, Sender};
+use channels::Answers;
 use credit::Credit;
 use heartbeat::Heartbeat;
 use inbox::{Arrived, Inbox};
@@ -87,9 +89,9 @@ pub struct Stats {
     pub bytes_in: u64,
     /// Bytes handed to the link.
     pub bytes_out: u64,
-    /// Messages received.
+    /// Messages received, those about channels among them.
     pub messages_in: u64,
-    /// Messages taken from the application.
+    /// Messages taken from the application, and those about channels.
     pub messages_out: u64,
     /// Datagrams received.
     pub datagrams_in: u64,
@@ -156,6 +158,7 @@ pub struct Machine {
     outgoing: Slots,
     credit: Credit,
     inbox: Inbox,
+    answers: Answers,
     streams: Streams,
     leaving: Leaving,
 
@@ -200,6 +203,7 @@ impl Machine {
             outgoing: Slots::default(),
             credit: Credit::default(),
             inbox: Inbox::default(),
+            answers: Answers::default(),
             streams: Streams::new(role, &config),
             leaving: Leaving::default(),
             heard: 0,

@@ -4,10 +4,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::close::{Close, Code};
+use crate::limits::MAX_CHANNEL_OVERHEAD;
 use crate::varint::{self, Decoded};
 
-const KIND_BINARY: u64 = 0;
-const KIND_TEXT: u64 = 1;
+pub(crate) const KIND_BINARY: u64 = 0;
+pub(crate) const KIND_TEXT: u64 = 1;
+pub(crate) const KIND_CHANNEL: u64 = 2;
 
 /// Bodies up to this many bytes are copied behind their header; a longer one stays shared, as a chunk of its own.
 const COPY_BELOW: usize = 1_024;
@@ -48,16 +50,25 @@ impl Message {
         }
     }
 
-    /// The chunks that stand for this message in the message stream: its header, and its body.
-    pub(crate) fn encode(self) -> [Option<Bytes>; 2] {
-        let kind = match self {
-            Self::Binary(_) => KIND_BINARY,
-            Self::Text(_) => KIND_TEXT,
-        };
-        let body = match self {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
             Self::Text(text) => text.into_bytes(),
             Self::Binary(bytes) => bytes,
-        };
+        }
+    }
+
+    /// The number of its kind on the wire.
+    pub(crate) fn kind(&self) -> u64 {
+        match self {
+            Self::Binary(_) => KIND_BINARY,
+            Self::Text(_) => KIND_TEXT,
+        }
+    }
+
+    /// The chunks that stand for this message in the message stream: its header, and its body.
+    pub(crate) fn encode(self) -> [Option<Bytes>; 2] {
+        let kind = self.kind();
+        let body = self.into_bytes();
         let inline = body.len() <= COPY_BELOW;
         let mut head = BytesMut::with_capacity(9 + if inline { body.len() } else { 0 });
         varint::encode(kind, &mut head);
@@ -120,6 +131,15 @@ impl State {
     const START: Self = Self::Header { bytes: [0; 16], len: 0 };
 }
 
+/// What was put together.
+#[derive(Debug)]
+pub(crate) enum Whole {
+    /// For the application.
+    Message(Assembled),
+    /// The body of a channel message, as a binary message.
+    Channel(Assembled),
+}
+
 /// A message, and what it cost of the stream's credit: header and body.
 #[derive(Debug)]
 pub(crate) struct Assembled {
@@ -138,7 +158,7 @@ impl Assembler {
     }
 
     /// Takes from `data` what belongs to the next message, and returns it when it is whole.
-    pub(crate) fn next(&mut self, data: &mut Bytes) -> Result<Option<Assembled>, Close> {
+    pub(crate) fn next(&mut self, data: &mut Bytes) -> Result<Option<Whole>, Close> {
         loop {
             match &mut self.state {
                 State::Header { bytes, len } => {
@@ -150,11 +170,18 @@ impl Assembler {
                         *len += 1;
                         continue;
                     };
-                    if kind > KIND_TEXT {
-                        return Err(Close::protocol(Code::MalformedMessage, format!("unknown kind of message {kind}")));
+                    let max = match kind {
+                        KIND_BINARY | KIND_TEXT => self.max_message,
+                        KIND_CHANNEL => self.max_message.saturating_add(MAX_CHANNEL_OVERHEAD),
+                        _ => {
+                            let reason = format!("unknown kind of message {kind}");
+                            return Err(Close::protocol(Code::MalformedMessage, reason));
+                        }
+                    };
+                    if kind == KIND_CHANNEL && length == 0 {
+                        return Err(Close::protocol(Code::MalformedMessage, "an empty channel message"));
                     }
-                    if length > self.max_message as u64 {
-                        let max = self.max_message;
+                    if length > max as u64 {
                         return Err(Close::protocol(
                             Code::MessageTooLarge,
                             format!("a message of {length} bytes; at most {max} are allowed"),
@@ -179,14 +206,17 @@ impl Assembler {
                     body.extend_from_slice(&data.split_to(missing));
                     let whole = Bytes::from(std::mem::take(body));
                     let cost = (*header + *length) as u64;
-                    let message = match *kind {
-                        KIND_BINARY => Message::Binary(whole),
-                        _ => Message::Text(ByteString::try_from(whole).map_err(|_| {
+                    let kind = *kind;
+                    self.state = State::START;
+                    let message = match kind {
+                        KIND_TEXT => Message::Text(ByteString::try_from(whole).map_err(|_| {
                             Close::protocol(Code::MalformedMessage, "a text message that is not UTF-8")
                         })?),
+                        _ => Message::Binary(whole),
                     };
-                    self.state = State::START;
-                    return Ok(Some(Assembled { message, cost }));
+                    let assembled = Assembled { message, cost };
+                    let is_channel = kind == KIND_CHANNEL;
+                    return Ok(Some(if is_channel { Whole::Channel(assembled) } else { Whole::Message(assembled) }));
                 }
             }
         }

@@ -102,6 +102,11 @@ impl Sender {
         self.next
     }
 
+    /// What the peer is known to have received.
+    pub(crate) fn acked(&self) -> u64 {
+        self.acked
+    }
+
     /// Where the stream ends so far.
     pub(crate) fn end(&self) -> u64 {
         self.end

@@ -1,4 +1,4 @@
-//! Messages and datagrams that wait for the application, in the order of their arrival.
+//! Messages and datagrams that wait for the application, in the order of their arrival; and channel messages, which wait for whoever handles those.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,8 @@ const SMALL: usize = 64;
 /// they take no more than a few times as much memory: 131,072 empty ones fit in a window of 256 KiB, and took 7 MB one by one.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    messages: VecDeque<Waiting>,
+    messages: Queue,
+    channels: Queue,
     /// Each with the number of messages that had arrived before it, and the link that wants to hear that it was taken.
     datagrams: VecDeque<(u64, Option<u64>, Bytes)>,
     messages_arrived: u64,
@@ -34,6 +35,10 @@ pub(super) enum Arrived {
     Datagram(Bytes, Option<u64>),
 }
 
+/// Messages, small ones packed.
+#[derive(Debug, Default)]
+struct Queue(VecDeque<Waiting>);
+
 #[derive(Debug)]
 enum Waiting {
     Whole(Assembled),
@@ -43,15 +48,16 @@ enum Waiting {
 impl Inbox {
     pub(super) fn push_message(&mut self, assembled: Assembled) {
         self.messages_arrived += 1;
-        if self.messages.len() < UNPACKED || assembled.message.len() > SMALL {
-            self.messages.push_back(Waiting::Whole(assembled));
-        } else if let Some(Waiting::Small(packed)) = self.messages.back_mut() {
-            packed.push(&assembled);
-        } else {
-            let mut packed = Packed::default();
-            packed.push(&assembled);
-            self.messages.push_back(Waiting::Small(packed));
-        }
+        self.messages.push(assembled);
+    }
+
+    /// Takes the body of a channel message, as a message.
+    pub(super) fn push_channel(&mut self, assembled: Assembled) {
+        self.channels.push(assembled);
+    }
+
+    pub(super) fn pop_channel(&mut self) -> Option<Assembled> {
+        self.channels.pop()
     }
 
     /// Takes a datagram; `link` wants to hear when it is taken. Returns the link of an older one that made way for it.
@@ -67,27 +73,42 @@ impl Inbox {
         if self.datagrams.front().is_some_and(|(before, ..)| *before <= self.messages_taken) {
             return self.datagrams.pop_front().map(|(_, link, payload)| Arrived::Datagram(payload, link));
         }
-        let Assembled { message, cost } = self.pop_message()?;
+        let Assembled { message, cost } = self.messages.pop()?;
         self.messages_taken += 1;
         Some(Arrived::Message(message, cost))
     }
 
-    fn pop_message(&mut self) -> Option<Assembled> {
-        let assembled = match self.messages.front_mut()? {
+}
+
+impl Queue {
+    fn push(&mut self, assembled: Assembled) {
+        if self.0.len() < UNPACKED || assembled.message.len() > SMALL {
+            self.0.push_back(Waiting::Whole(assembled));
+        } else if let Some(Waiting::Small(packed)) = self.0.back_mut() {
+            packed.push(&assembled);
+        } else {
+            let mut packed = Packed::default();
+            packed.push(&assembled);
+            self.0.push_back(Waiting::Small(packed));
+        }
+    }
+
+    fn pop(&mut self) -> Option<Assembled> {
+        let assembled = match self.0.front_mut()? {
             Waiting::Small(packed) => {
                 let assembled = packed.pop();
                 if packed.is_empty() {
-                    self.messages.pop_front();
+                    self.0.pop_front();
                 }
                 assembled
             }
-            Waiting::Whole(_) => match self.messages.pop_front() {
+            Waiting::Whole(_) => match self.0.pop_front() {
                 Some(Waiting::Whole(assembled)) => Some(assembled),
                 _ => None,
             },
         };
-        if self.messages.is_empty() && self.messages.capacity() > UNPACKED {
-            self.messages = VecDeque::new(); // an idle session holds no buffer
+        if self.0.is_empty() && self.0.capacity() > UNPACKED {
+            self.0 = VecDeque::new(); // an idle session holds no buffer
         }
         assembled
     }
@@ -137,11 +158,11 @@ mod tests {
 
     /// Bytes that the queue of messages holds.
     fn held(inbox: &Inbox) -> usize {
-        let packed = inbox.messages.iter().map(|waiting| match waiting {
+        let packed = inbox.messages.0.iter().map(|waiting| match waiting {
             Waiting::Whole(assembled) => assembled.message.len(),
             Waiting::Small(packed) => packed.bytes.capacity(),
         });
-        packed.sum::<usize>() + inbox.messages.capacity() * size_of::<Waiting>()
+        packed.sum::<usize>() + inbox.messages.0.capacity() * size_of::<Waiting>()
     }
 
     #[test]
@@ -197,6 +218,6 @@ mod tests {
             }
         }
         assert!(popped == pushed && pushed > 1_000);
-        assert!(inbox.messages.is_empty());
+        assert!(inbox.messages.0.is_empty());
     }
 }

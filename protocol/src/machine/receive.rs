@@ -8,6 +8,7 @@ use crate::close::{Close, Code, Origin};
 use crate::datagram::TooLarge;
 use crate::frame::{DONE, Frame};
 use crate::limits::{ACK_DELAY_US, MAX_DATAGRAM};
+use crate::message::{Assembled, Whole};
 
 impl Machine {
     /// Something of the peer arrived that is no frame: it is alive.
@@ -142,10 +143,14 @@ impl Machine {
 
     fn message_data(&mut self, now: Micros, offset: u64, data: Bytes) -> Result<(), Close> {
         let mut fresh = self.receiver.accept(offset, data)?;
-        while let Some(assembled) = self.assembler.next(&mut fresh)? {
-            self.receiver.queued(assembled.cost);
+        while let Some(whole) = self.assembler.next(&mut fresh)? {
+            let (Whole::Message(Assembled { cost, .. }) | Whole::Channel(Assembled { cost, .. })) = &whole;
+            self.receiver.queued(*cost);
             self.stats.messages_in += 1;
-            self.inbox.push_message(assembled);
+            match whole {
+                Whole::Message(assembled) => self.inbox.push_message(assembled),
+                Whole::Channel(assembled) => self.inbox.push_channel(assembled),
+            }
         }
         if self.ack_at.is_none() && self.receiver.has_news() {
             self.ack_at = Some(now + ACK_DELAY_US);

@@ -139,7 +139,7 @@ impl Machine {
     }
 
     /// Why the application can send nothing more.
-    fn refusal(&self) -> Option<Close> {
+    pub(super) fn refusal(&self) -> Option<Close> {
         self.closing().cloned().or_else(|| self.left())
     }
 

@@ -22,6 +22,7 @@ use crate::admission::{Admission, Place, Refusal};
 use crate::client_ip::client_ip;
 use crate::config::Limits;
 use crate::origin::OriginPolicy;
+use crate::session::channels::ChannelHandler;
 use crate::session::driver::Driver;
 use crate::session::links::traits;
 use crate::session::shared::{Arrival, Shared, now};
@@ -56,6 +57,8 @@ pub(crate) struct Gateway {
     pub(crate) admission: Admission,
     pub(crate) authenticate: Authenticate,
     pub(crate) on_session: OnSession,
+    /// What clients say about channels goes there.
+    pub(crate) channels: Option<Arc<dyn ChannelHandler>>,
     pub(crate) registry: Arc<Registry>,
     /// One task for each session, from its link on.
     pub(crate) sessions: TaskTracker,
@@ -203,7 +206,7 @@ impl Gateway {
         let (id, key) = (SessionId(random()), ResumeKey(random()));
         let mut machine = Machine::server(self.machine_config(), id, key);
         machine.link_opened(now(), traits(&*link));
-        let shared = Arc::new(Shared::new(machine, id, key, identity));
+        let shared = Arc::new(Shared::new(machine, id, key, identity, self.channels.clone()));
         let entered = self.registry.enter(Arc::clone(&shared), attachment);
         if let Err(rejection) = &place {
             shared.close(Close::protocol(rejection.code(), rejection.reason()));

@@ -10,6 +10,7 @@ use throughline_protocol::limits::MAX_CANDIDATES;
 use throughline_protocol::{Close, Code, Micros, Origin};
 use tokio::time::{Instant, Sleep};
 
+use super::channels::Channels;
 use super::links::{Attached, Leaving, Outcome, RECEIVE_BUDGET, Waiting, replaced};
 use super::shared::{Arrival, Core, Shared, now};
 use crate::transport::Transport;
@@ -33,6 +34,7 @@ pub(crate) struct Driver<F> {
     lost: Option<Box<(Attached, Instant)>>,
     timer: Pin<Box<Sleep>>,
     on_open: Option<F>,
+    channels: Channels,
     ended: Option<Close>,
 }
 
@@ -54,6 +56,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             lost: None,
             timer,
             on_open: Some(on_open),
+            channels: Channels::default(),
             ended: None,
         }
     }
@@ -63,22 +66,31 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         self.take_arrivals();
         self.receive(cx);
         self.poll_candidates(cx);
+        if self.serve(RECEIVE_BUDGET) {
+            cx.waker().wake_by_ref();
+        }
         let deadline = self.transmit(cx);
         self.poll_lost(cx);
         let shared = Arc::clone(&self.shared);
-        // First of all: a client may have said all that it wanted, and CLOSE, in one go.
-        if self.on_open.is_some() && shared.lock().machine.is_established() {
-            self.on_open.take().into_iter().for_each(|on_open| on_open());
+        if shared.lock().machine.closed().is_some() {
+            // First of all: a client may have said all that it wanted, and CLOSE, in one go.
+            self.serve(usize::MAX);
+            self.end(&mut shared.lock());
+            return shared.end_channels();
         }
-        let mut core = shared.lock();
-        if core.machine.closed().is_some() {
-            return self.end(&mut core);
-        }
-        drop(core);
         let waiting = self.candidates.iter().map(Waiting::deadline);
         if let Some(deadline) = waiting.chain(deadline).min() {
             self.arm(cx, Instant::now() + Duration::from_micros(deadline.saturating_sub(now())));
         }
+    }
+
+    /// Tells the application of the session once its client has spoken, and hands on what the client says about channels: up to `budget` times. Says whether there
+    /// may be more of it.
+    fn serve(&mut self, budget: usize) -> bool {
+        if self.on_open.is_some() && self.shared.lock().machine.is_established() {
+            self.on_open.take().into_iter().for_each(|on_open| on_open());
+        }
+        self.channels.serve(&self.shared, budget)
     }
 
     /// The session is over: what is left of its links goes its way.

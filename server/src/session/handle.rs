@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use throughline_protocol::limits::MAX_DATAGRAM;
 use throughline_protocol::machine::{self, Event as MachineEvent};
-use throughline_protocol::{Close, Datagram, Message, Origin, SendDatagramError, SessionId, Stats, TrySendError};
+use throughline_protocol::{
+    ChannelMessage, Close, Datagram, Message, Origin, SendDatagramError, SessionId, Stats, TrySendError,
+};
 
 use super::Identity;
 use super::shared::Shared;
@@ -128,6 +130,34 @@ impl Session {
         self.0.lock().machine.send(message.into())?;
         self.0.wake_driver();
         Ok(())
+    }
+
+    /// Sends a whole channel message, as [`ChannelMessage::encode`] makes it, if the session's buffer has room for it now. It is shared, not copied.
+    ///
+    /// # Errors
+    /// [`TrySendError`]; the message was then not sent.
+    pub(crate) fn try_send_channel(&self, message: Bytes) -> Result<(), TrySendError> {
+        self.0.lock().machine.send_channel(message)?;
+        self.0.wake_driver();
+        Ok(())
+    }
+
+    /// Answers a request about channels, also when the buffer is full. Says nothing to a session that has ended.
+    pub(crate) fn answer(&self, answer: &ChannelMessage) {
+        drop(self.0.lock().machine.answer_channel(answer.encode()));
+        self.0.wake_driver();
+    }
+
+    /// Waits until the buffer may have room, or the session is ending.
+    pub(crate) async fn room(&self) {
+        let room = self.0.room.notified();
+        let has_room = {
+            let core = self.0.lock();
+            core.machine.has_room() || core.machine.closing().is_some()
+        };
+        if !has_room {
+            room.await;
+        }
     }
 
     /// Sends a datagram: unreliable, and newest wins. While it waits, a newer one with the same `key` takes its place;

@@ -1,5 +1,6 @@
 //! Sessions: the handle that the application holds, and the driver that moves its frames over one link after another.
 
+pub(crate) mod channels;
 pub(crate) mod driver;
 mod handle;
 mod identity;

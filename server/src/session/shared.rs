@@ -13,7 +13,8 @@ use throughline_protocol::machine::Candidate;
 use throughline_protocol::{Close, Code, Machine, Micros, ResumeKey, SessionId};
 use tokio::sync::Notify;
 
-use super::Identity;
+use super::channels::ChannelHandler;
+use super::{Identity, Session};
 use crate::transport::Transport;
 use crate::transport::link::{Link, NativeDatagrams};
 
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) key: ResumeKey,
     pub(crate) identity: Identity,
     pub(crate) opened: Instant,
+    /// Who handles what the client says about channels.
+    channels: Option<Arc<dyn ChannelHandler>>,
     core: Mutex<Core>,
     /// Wakes the driver: there is something to send, or a link to take over.
     driver: AtomicWaker,
@@ -46,6 +49,8 @@ pub(crate) struct Core {
     pub(crate) left: bool,
     /// Links that came since the driver last looked.
     arrivals: Vec<Arrival>,
+    /// The client has asked something about channels, and their handler was not told of the session's end.
+    in_channels: bool,
     /// The driver takes no more links.
     pub(super) over: bool,
     /// Readers and writers of streams that wait.
@@ -83,12 +88,19 @@ pub(super) struct Waiting {
 }
 
 impl Shared {
-    pub(crate) fn new(machine: Machine, id: SessionId, key: ResumeKey, identity: Identity) -> Self {
+    pub(crate) fn new(
+        machine: Machine,
+        id: SessionId,
+        key: ResumeKey,
+        identity: Identity,
+        channels: Option<Arc<dyn ChannelHandler>>,
+    ) -> Self {
         Self {
             id,
             key,
             identity,
             opened: Instant::now(),
+            channels,
             core: Mutex::new(Core {
                 machine,
                 carrier: None,
@@ -96,6 +108,7 @@ impl Shared {
                 history: History::default(),
                 left: false,
                 arrivals: Vec::new(),
+                in_channels: false,
                 over: false,
                 waiting: HashMap::new(),
             }),
@@ -162,6 +175,28 @@ impl Shared {
         }
     }
 
+    /// The client says something about channels: who handles it. From now on that is told of the session's end.
+    pub(super) fn begin_channels(&self) -> Option<&Arc<dyn ChannelHandler>> {
+        let handler = self.channels.as_ref()?;
+        self.lock().in_channels = true;
+        Some(handler)
+    }
+
+    /// The session has ended, or nobody drives it any more.
+    pub(super) fn end_channels(self: &Arc<Self>) {
+        let was_in = std::mem::take(&mut self.lock().in_channels);
+        if let Some(handler) = self.channels.as_ref().filter(|_| was_in) {
+            handler.closed(&Session::new(Arc::clone(self)));
+        }
+    }
+
+    /// The client has made a mistake above the frames.
+    pub(super) fn fail(&self, close: Close) {
+        let mut core = self.lock();
+        core.machine.handle_violation(now(), close);
+        self.notify(&mut core);
+    }
+
     pub(crate) fn close(&self, close: Close) {
         let mut core = self.lock();
         core.machine.close(now(), close);
@@ -184,7 +219,7 @@ impl Shared {
     }
 
     /// Nobody drives the session any more. Says how it ended, and whether it had ever been open.
-    pub(crate) fn cut(&self, reason: &str) -> (Close, bool) {
+    pub(crate) fn cut(self: &Arc<Self>, reason: &str) -> (Close, bool) {
         let mut core = self.lock();
         let close = Close::protocol(Code::ShuttingDown, reason);
         // Closing first: what ends then ends with this code, link or not.
@@ -193,7 +228,10 @@ impl Shared {
         core.over = true;
         core.carrier = None;
         self.notify(&mut core);
-        (core.machine.closed().cloned().unwrap_or(close), core.machine.is_established())
+        let end = (core.machine.closed().cloned().unwrap_or(close), core.machine.is_established());
+        drop(core);
+        self.end_channels();
+        end
     }
 }
 

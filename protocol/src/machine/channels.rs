@@ -1,0 +1,81 @@
+//! Channel messages (SPEC section 10): those that wait to be handled, and how many answers may come on top of a full buffer.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{Machine, Role, TrySendError};
+use crate::limits::{MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD};
+use crate::varint;
+
+/// What a server owes its client for requests.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// Requests that were taken out, and not answered yet.
+    owed: usize,
+    /// Where in the stream those answers end that found the buffer full, and that the client has not acknowledged.
+    beyond: VecDeque<u64>,
+}
+
+impl Machine {
+    /// The body of the next channel message. Its credit is freed. A server that is asked owes an answer to each, by [`Machine::answer_channel`], and gets no more
+    /// of them while [`MAX_CHANNEL_ANSWERS`] are owed, or wait beyond a full buffer: a client that asks and does not read costs no more than that.
+    pub fn poll_channel(&mut self) -> Option<Bytes> {
+        // Whoever has ended a session is answered no more: what it said before is handled all the same.
+        if self.role == Role::Server && self.closed().is_none() {
+            let acked = self.sender.acked();
+            self.answers.beyond.retain(|end| *end > acked);
+            if self.answers.owed + self.answers.beyond.len() >= MAX_CHANNEL_ANSWERS {
+                return None;
+            }
+        }
+        let assembled = self.inbox.pop_channel()?;
+        self.receiver.taken(assembled.cost);
+        self.answers.owed += usize::from(self.role == Role::Server);
+        Some(assembled.message.into_bytes())
+    }
+
+    /// Takes a whole channel message, as [`ChannelMessage::encode`](crate::ChannelMessage::encode) makes it, to send after what was sent before. It is kept as it is,
+    /// and not copied: one for many sessions lies in memory once.
+    ///
+    /// # Errors
+    /// [`TrySendError`]; the message was then not taken.
+    pub fn send_channel(&mut self, message: Bytes) -> Result<(), TrySendError> {
+        self.check_channel(&message)?;
+        if !self.has_room() {
+            return Err(TrySendError::Full);
+        }
+        self.push_channel(message);
+        Ok(())
+    }
+
+    /// Takes the answer to a request, as [`Machine::send_channel`] does, but also when the buffer is full.
+    ///
+    /// # Errors
+    /// [`TrySendError`], but never `Full`; the answer was then not taken.
+    pub fn answer_channel(&mut self, answer: Bytes) -> Result<(), TrySendError> {
+        self.answers.owed = self.answers.owed.saturating_sub(1);
+        self.check_channel(&answer)?;
+        let is_beyond = !self.has_room();
+        self.push_channel(answer);
+        if is_beyond {
+            self.answers.beyond.push_back(self.sender.end());
+        }
+        Ok(())
+    }
+
+    fn check_channel(&self, message: &Bytes) -> Result<(), TrySendError> {
+        if let Some(close) = self.refusal() {
+            return Err(TrySendError::Closed(close));
+        }
+        let max = self.config.max_message_bytes.saturating_add(MAX_CHANNEL_OVERHEAD);
+        // Before the body there are its kind and its length.
+        let len = message.len().saturating_sub(1 + varint::len(message.len() as u64));
+        if len > max { Err(TrySendError::TooLarge { len, max }) } else { Ok(()) }
+    }
+
+    fn push_channel(&mut self, message: Bytes) {
+        self.sender.push(message, true);
+        self.stats.messages_out += 1;
+    }
+}
