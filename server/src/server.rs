@@ -214,6 +214,7 @@ impl Builder {
             admission: Admission::new(&config.limits),
             authenticate: self.authenticate,
             on_session: self.on_session,
+            channels: None,
             registry: Arc::new(Registry::default()),
             sessions: TaskTracker::new(),
             applications: TaskTracker::new(),
