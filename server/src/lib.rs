@@ -32,6 +32,7 @@ mod certificates;
 mod client_ip;
 mod config;
 pub mod demo;
+mod engine;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
