@@ -131,13 +131,13 @@ export class Channels {
     }
     const { number } = message;
     const room = this.#numbers.get(number);
-    if (!room?.position) {
+    if (!room) {
       return `no channel ${number}`;
     }
     if (message.op === UNSUBSCRIBED) {
       this.#numbers.delete(number);
       this.#end(room, endOf(message));
-    } else if (room.state !== 'ended') {
+    } else if (room.state !== 'ended' && room.position) {
       const { epoch, offset: last } = room.position;
       const { offset } = message;
       const isPublication = message.op === PUBLICATION;
@@ -146,9 +146,9 @@ export class Channels {
       }
       room.position = { epoch, offset };
       if (isPublication) {
-        room.events.emit('publication', { data: message.data, offset });
+        room.emit('publication', { data: message.data, offset });
       } else {
-        room.events.emit('skipped', { offset });
+        room.emit('skipped', { offset });
       }
     }
     return;
@@ -216,11 +216,11 @@ export class Channels {
           }
           this.#numbers.set(number, room);
           room.number = number;
-          room.position = position;
           if (room.state !== 'ended') {
+            room.position = position;
             room.state = 'subscribed';
             room.resolve();
-            room.events.emit('subscribed', { ...position, recovered: asked && recovered });
+            room.emit('subscribed', { ...position, recovered: asked && recovered });
           }
         }
         return;
@@ -230,22 +230,24 @@ export class Channels {
   }
 
   #unsubscribe(room: Room): Promise<void> {
-    if (room.state === 'ended') {
-      return Promise.resolve();
-    }
-    this.#rooms.delete(room.channel);
-    room.state = 'ended';
-    room.reject(new ThroughlineError('NORMAL', `subscribe '${room.channel}': unsubscribed`));
-    return new Promise((resolve) => {
+    room.over ??= new Promise((resolve) => {
+      if (room.state === 'ended') {
+        return resolve();
+      }
+      this.#rooms.delete(room.channel);
+      room.state = 'ended';
+      room.reject(errorOf('subscribe', room.channel, { name: 'NORMAL', reason: 'unsubscribed' }));
       const over = () => {
         // Another subscription of the channel may have its number already.
         if (this.#numbers.get(room.number) === room) {
           this.#numbers.delete(room.number);
         }
-        return resolve() as undefined;
+        resolve();
+        return undefined;
       };
       this.#request(requestFields(room.name), { op: UNSUBSCRIBE, done: over, failed: over });
     });
+    return room.over;
   }
 
   #end(room: Room, end: SubscriptionEnd): void {
@@ -253,45 +255,34 @@ export class Channels {
       this.#rooms.delete(room.channel);
       room.state = 'ended';
       room.reject(errorOf('subscribe', room.channel, end));
-      room.events.emit('end', end);
+      room.emit('end', end);
     }
   }
 }
 
-class Room implements Subscription {
+class Room extends Emitter<SubscriptionEvents> implements Subscription {
   state: Subscription['state'] = 'subscribing';
   /** What the server calls it. */
   number = -1;
+  /** What `unsubscribe` returns. */
+  over: Promise<void> | undefined;
   readonly ready: Promise<void>;
-  readonly events = new Emitter<SubscriptionEvents>();
   resolve!: () => void;
   reject!: (error: ThroughlineError) => void;
-  #over: Promise<void> | undefined;
 
   constructor(
     readonly channel: string,
     readonly name: Uint8Array,
     public position: Position | null,
-    readonly end: () => Promise<void>,
+    readonly unsubscribe: () => Promise<void>,
   ) {
+    super();
     this.ready = new Promise((resolve, reject) => {
       this.resolve = resolve;
       this.reject = reject;
     });
     // Who listens only to 'end' must not see an unhandled rejection of this one.
     this.ready.catch(() => {});
-  }
-
-  on<Name extends keyof SubscriptionEvents>(
-    name: Name,
-    listener: (payload: SubscriptionEvents[Name]) => void,
-  ): () => void {
-    return this.events.on(name, listener);
-  }
-
-  unsubscribe(): Promise<void> {
-    this.#over ??= this.end();
-    return this.#over;
   }
 }
 
@@ -305,7 +296,11 @@ function endOf({ code, reason }: { readonly code: number; readonly reason: strin
   return { code, name: CHANNEL_CODES[code] ?? 'UNKNOWN', reason };
 }
 
-function errorOf(method: string, channel: string, { name, reason }: SubscriptionEnd): ThroughlineError {
+function errorOf(
+  method: string,
+  channel: string,
+  { name, reason }: Omit<SubscriptionEnd, 'code'>,
+): ThroughlineError {
   return new ThroughlineError(name, `${method} '${channel}': ${reason || name}`);
 }
 

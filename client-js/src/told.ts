@@ -30,7 +30,7 @@ export interface TransportChange {
   readonly reason: string;
 }
 
-/** A new session took the place of one that could not go on: what was not acknowledged may be lost, and so are its streams. */
+/** A new session took the place of one that could not go on: what was not acknowledged may be lost, and so are its streams. Subscriptions go on by themselves. */
 export interface GapInfo {
   readonly previousId: string;
   readonly id: string;

@@ -109,7 +109,7 @@ interface Channel {
 export class Hub {
   /** Publications that each channel keeps. */
   historyCount = 1_000;
-  /** Whether it answers. What it does not answer it does all the same. */
+  /** Whether it answers. What is published without an answer is published all the same. */
   answers = true;
   /** Requests in the order in which they came. */
   readonly asked: (Asked & { readonly from: Subscriber })[] = [];
@@ -180,7 +180,7 @@ export class Hub {
       }
     } else if (channel.subscribers.has(from)) {
       fail(6);
-    } else {
+    } else if (this.answers) {
       const { number, epoch, newest, history } = channel;
       channel.subscribers.add(from);
       const missed = newest - (since?.offset ?? 0);
