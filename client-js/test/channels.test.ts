@@ -543,14 +543,15 @@ describe('a new session in the place of an old one', () => {
       void room.unsubscribe();
       second = session.subscribe('a');
     });
-    let messagesBefore = -1;
+    const messagesBefore: number[] = [];
     const { ask } = server.hub;
     server.hub.ask = function (from, body) {
-      messagesBefore = messagesBefore < 0 ? server.session.messages.length : messagesBefore;
+      messagesBefore.push(server.session.messages.length);
       ask.call(this, from, body);
     };
-    await restart();
-    expect(messagesBefore).toBe(1);
+    await restart(() => session.send('left over'));
+    expect(server.session.messages).toEqual(['hello again', 'left over']);
+    expect(messagesBefore).toEqual([1, 1, 1, 2]);
     expect(asked(server)).toEqual([
       '1 PUBLISH b from the listener',
       '2 UNSUBSCRIBE a',
@@ -559,6 +560,15 @@ describe('a new session in the place of an old one', () => {
     ]);
     expect([second?.state, other.state, seen]).toEqual(['subscribed', 'subscribed', []]);
     expect(other.position?.offset).toBe(1);
+  });
+
+  it('has numbers of its own', async () => {
+    const { world, server, hub, session, restart } = await subscribed();
+    hub.answers = false;
+    await restart();
+    server.session.sayChannel({ op: PUBLICATION, number: hub.channel('a').number, offset: 1, data: '' });
+    await world.pass(100);
+    expect(await session.closed).toMatchObject({ name: 'PROTOCOL_VIOLATION' });
   });
 
   it('twice in a row', async () => {
