@@ -2,10 +2,12 @@
 //! input, on every run of the tests.
 
 use bytes::{Bytes, BytesMut};
-use throughline_protocol::limits::{INITIAL_CLIENT_STREAMS, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_PACKET};
+use throughline_protocol::limits::{
+    INITIAL_CLIENT_STREAMS, MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_PACKET,
+};
 use throughline_protocol::{
-    Candidate, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, Message, ResumeKey, SessionId,
-    StreamRead,
+    Candidate, ChannelCode, ChannelMessage, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine,
+    Message, ResumeKey, SessionId, StreamRead, TrySendError, channel, varint,
 };
 
 /// Type and length, each in its longest form.
@@ -75,13 +77,13 @@ pub(crate) fn machine(input: &[u8]) {
         if server { Machine::server(config, SessionId([1; 16]), ResumeKey([2; 16])) } else { Machine::client(config) };
     let mut decoder = Decoder::new();
     let mut now = 1_700_000_000_000_000;
-    let (mut taken, mut taken_bytes) = (0, 0);
+    let (mut taken, mut taken_bytes, mut owed) = (0, 0, 0);
     let mut ended = false;
     let mut streams = Streams::default();
     let mut candidates: Vec<Candidate> = Vec::new();
     machine.link_opened(now, LinkTraits::default());
     while !input.0.is_empty() {
-        match input.byte() % 20 {
+        match input.byte() % 23 {
             0..=5 => {
                 // Bytes of a link. They are frames, mostly, since the fuzzer learns to write them.
                 let len = usize::from(input.byte());
@@ -170,15 +172,39 @@ pub(crate) fn machine(input: &[u8]) {
                 4 => machine.handle_late_frame(now, Frame::Ack { stream: 0, received: input.byte().into(), limit: 9 }),
                 _ => machine.heard_from(now),
             },
-            _ => streams.step(&mut machine, now, &mut input),
+            16..=19 => streams.step(&mut machine, now, &mut input),
+            20 => {
+                if let Some(body) = machine.poll_channel() {
+                    assert!(!body.is_empty() && (body.len() <= MAX_MESSAGE + MAX_CHANNEL_OVERHEAD || !server));
+                    taken += 1;
+                    taken_bytes += body.len() as u64;
+                    owed += usize::from(server);
+                    assert!(owed <= MAX_CHANNEL_ANSWERS || machine.closed().is_some());
+                }
+            }
+            21 => {
+                let reason = "x".repeat(usize::from(input.byte()) * 3);
+                let failed = ChannelMessage::failed(1, ChannelCode::TooMany, reason).encode();
+                if owed > 0 {
+                    owed -= 1;
+                    let answered = machine.answer_channel(failed);
+                    assert!(matches!(answered, Ok(()) | Err(TrySendError::Closed(_))), "{answered:?}");
+                }
+            }
+            _ => {
+                let message = ChannelMessage::Skipped { number: input.byte().into(), offset: 9 };
+                let sent = machine.send_channel(message.encode());
+                assert!(sent != Err(TrySendError::Full) || !machine.has_room());
+            }
         }
         streams.check(&machine, server);
         send(&mut machine, now);
         if server {
             // The header of a message has between 2 and 16 bytes.
             let waiting = machine.received().saturating_sub(taken_bytes + 16 * taken);
-            assert!(waiting <= WINDOW + MAX_MESSAGE as u64 + 16, "{waiting} bytes wait");
-            assert!(machine.buffered_bytes() < SEND_BUFFER + MAX_MESSAGE as u64 + 16);
+            assert!(waiting <= WINDOW + (MAX_MESSAGE + MAX_CHANNEL_OVERHEAD) as u64 + 16, "{waiting} bytes wait");
+            let answers = (MAX_CHANNEL_ANSWERS * MAX_CHANNEL_OVERHEAD) as u64;
+            assert!(machine.buffered_bytes() < SEND_BUFFER + MAX_MESSAGE as u64 + 16 + answers);
         }
     }
 }
@@ -265,6 +291,16 @@ fn send(machine: &mut Machine, now: u64) {
         }
     }
     panic!("it sends without end");
+}
+
+/// The body of a channel message. What can be read comes out as it would be written, and keeps to its bound beside its data.
+pub(crate) fn channel_message(input: &[u8]) {
+    let Ok(message) = channel::decode(Bytes::copy_from_slice(input)) else { return };
+    let mut whole = message.encode();
+    assert_eq!(varint::take(&mut whole), Some(2));
+    assert_eq!(varint::take(&mut whole), Some(whole.len() as u64));
+    assert!(whole.len() <= input.len(), "the shortest form");
+    assert_eq!(channel::decode(whole), Ok(message));
 }
 
 /// Ids and keys as text.

@@ -222,9 +222,7 @@ fn read(body: &mut Bytes) -> Option<ChannelMessage> {
             ChannelMessage::Subscribed { request: first, number, recovered, position: take_position(body)? }
         }
         DONE => ChannelMessage::Done { request: first, position: take_position(body)? },
-        FAILED => {
-            ChannelMessage::Failed { request: first, code: varint::take(body)?, reason: take_string(body)? }
-        }
+        FAILED => ChannelMessage::Failed { request: first, code: varint::take(body)?, reason: take_string(body)? },
         PUBLICATION => {
             ChannelMessage::Publication { number: first, offset: varint::take(body)?, data: take_data(body)? }
         }
@@ -338,5 +336,53 @@ impl ChannelCode {
             Self::Unavailable => "UNAVAILABLE",
             Self::TooSlow => "TOO_SLOW",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MAX_CHANNEL_OVERHEAD;
+
+    #[test]
+    fn names_have_1_to_255_bytes_and_no_control_characters() {
+        let longest = "é".repeat(127) + "x";
+        assert_eq!(longest.len(), 255);
+        for name in ["a", ":", "room:42", "späť 🦀", "\u{80}", &longest] {
+            assert!(is_name(name), "{name:?}");
+        }
+        for name in ["", "a\n", "\u{0}", "\u{1f}a", "a\u{7f}", &(longest + "x")] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_namespace_is_what_comes_before_the_first_colon() {
+        for (name, expected) in [("room:42", "room"), ("a:b:c", "a"), ("lobby", ""), (":x", ""), ("x:", "x")] {
+            assert_eq!(namespace(name), expected);
+        }
+    }
+
+    #[test]
+    fn what_we_write_keeps_to_the_bound_beside_data() {
+        let (most, reason) = (varint::MAX, "é".repeat(1_000));
+        let channel = ByteString::from("x".repeat(MAX_CHANNEL_NAME));
+        let position = Position { epoch: most, offset: most };
+        for message in [
+            ChannelMessage::failed(most, ChannelCode::TooSlow, reason.clone()),
+            ChannelMessage::unsubscribed(most, ChannelCode::TooSlow, reason),
+            ChannelMessage::Subscribe { request: most, channel: channel.clone(), position: Some(position) },
+            ChannelMessage::Publish { request: most, channel, data: Message::from("") },
+        ] {
+            assert!(message.encode().len() <= MAX_CHANNEL_OVERHEAD, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn data_is_a_slice_of_the_body() {
+        let message = ChannelMessage::Publish { request: 1, channel: "a".into(), data: Message::from(vec![7; 5_000]) };
+        let whole = message.encode();
+        let Ok(ChannelMessage::Publish { data, .. }) = decode(whole.slice(3..)) else { panic!("it is well-formed") };
+        assert_eq!(data.as_bytes().as_ptr_range().end, whole.as_ptr_range().end);
     }
 }

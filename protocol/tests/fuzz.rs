@@ -43,18 +43,23 @@ impl Random {
 
 /// The bytes of every vector of frames, good and bad, except the largest.
 fn vectors() -> Vec<Vec<u8>> {
+    let all = bytes_of(&[("frames.json", &["frames", "sequences", "incomplete"][..]), ("invalid.json", &["invalid"])]);
+    assert!(all.len() > 80);
+    all
+}
+
+fn bytes_of(files: &[(&str, &[&str])]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for (file, lists) in [("frames.json", &["frames", "sequences", "incomplete"][..]), ("invalid.json", &["invalid"])] {
+    for (file, lists) in files {
         let value: serde_json::Value = read(&folder().join(file));
-        for list in lists {
-            for row in value[list].as_array().expect("a list") {
+        for list in *lists {
+            for row in value[*list].as_array().expect("a list") {
                 let raw: Raw = serde_json::from_value(row["bytes"].clone()).expect("bytes");
                 all.push(raw.bytes().to_vec());
             }
         }
     }
     all.retain(|bytes| bytes.len() < 5_000);
-    assert!(all.len() > 80);
     all
 }
 
@@ -86,7 +91,7 @@ fn machine() {
             input.extend([0, first.len() as u8]);
             input.extend(first);
             for _ in 0..random.below(80) {
-                input.extend([8 + random.below(12) as u8]);
+                input.extend([8 + random.below(15) as u8]);
                 input.extend(random.bytes(9));
             }
             bodies::machine(&input);
@@ -105,6 +110,16 @@ fn machine() {
             random.mutate(&mut input);
         }
         bodies::machine(&input);
+    }
+}
+
+#[test]
+fn channel_message() {
+    let (mut random, vectors) = (Random(4), bytes_of(&[("channels.json", &["valid", "invalid"])]));
+    for round in 0..20_000 {
+        let mut input = if round % 8 == 0 { random.bytes(60) } else { vectors[random.below(vectors.len())].clone() };
+        random.mutate(&mut input);
+        bodies::channel_message(&input);
     }
 }
 

@@ -1,9 +1,10 @@
 //! What a scenario cannot show of the machine: memory, and what its owner must be able to count on.
 
 use bytes::Bytes;
+use throughline_protocol::limits::{MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD};
 use throughline_protocol::{
-    Close, Code, Config, Event, Frame, HeldByStreams, LinkTraits, Machine, Message, ResumeKey, SessionId, VERSION,
-    Welcome,
+    ChannelCode, ChannelMessage, Close, Code, Config, Decoder, Event, Frame, HeldByStreams, LinkTraits, Machine,
+    Message, Position, ResumeKey, SessionId, TrySendError, VERSION, Welcome,
 };
 
 fn server(config: Config) -> Machine {
@@ -160,4 +161,152 @@ fn what_a_peer_that_reads_nothing_is_to_be_told_is_bounded() {
         assert!(machine.held_by_streams().due < 1_000);
     }
     assert_eq!(machine.closing().map(|close| close.code), Some(Code::ProtocolViolation as u32));
+}
+
+/// A PUBLISH as a client sends it.
+fn publish(request: u64, data: impl Into<Message>) -> Bytes {
+    ChannelMessage::Publish { request, channel: "room:42".into(), data: data.into() }.encode()
+}
+
+fn done(request: u64) -> Bytes {
+    ChannelMessage::Done { request, position: Position { epoch: 1, offset: request } }.encode()
+}
+
+/// Bytes of stream 0 arrive, after those before them.
+fn arrive(machine: &mut Machine, data: Bytes) {
+    let offset = machine.received();
+    machine.handle_frame(0, Frame::Stream { stream: 0, offset, data });
+}
+
+/// The limit of stream 0 in what the machine says now.
+fn said_limit(machine: &mut Machine) -> Option<u64> {
+    let mut decoder = Decoder::new();
+    while let Some(packet) = machine.poll_transmit(0, 65_536) {
+        decoder.push(packet.into_bytes());
+    }
+    let frames = std::iter::from_fn(|| decoder.next_frame().expect("a machine writes frames"));
+    frames.filter_map(|frame| if let Frame::Ack { stream: 0, limit, .. } = frame { Some(limit) } else { None }).last()
+}
+
+#[test]
+fn channel_messages_are_not_the_applications_and_their_credit_is_freed_when_they_are_handled() {
+    let mut machine = server(Config { receive_window_bytes: 1_000, ..Config::default() });
+    let (message, text) = (publish(1, vec![7; 600]), &b"\x01\x02hi"[..]);
+    arrive(&mut machine, message.clone());
+    arrive(&mut machine, Bytes::from_static(text));
+    assert_eq!(machine.poll_event(), Some(Event::Message(Message::from("hi"))));
+    assert_eq!(machine.poll_event(), None);
+    // More than half of the window is received, and only the text is taken.
+    assert_eq!(said_limit(&mut machine), Some(1_000 + text.len() as u64));
+    assert_eq!(machine.poll_channel(), Some(message.slice(3..)));
+    assert!(machine.owes());
+    assert_eq!(said_limit(&mut machine), Some(1_000 + (text.len() + message.len()) as u64));
+    assert_eq!(machine.poll_channel(), None);
+}
+
+#[test]
+fn a_channel_message_may_be_longer_than_another_by_what_is_beside_its_data() {
+    let config = || Config { max_message_bytes: 100, ..Config::default() };
+    let of_length = |len: usize| {
+        let mut bytes = vec![2, 0x40 | (len >> 8) as u8, len as u8];
+        bytes.resize(3 + len, 7);
+        Bytes::from(bytes)
+    };
+    let most = 100 + MAX_CHANNEL_OVERHEAD;
+    let mut machine = server(config());
+    arrive(&mut machine, of_length(most));
+    assert_eq!(machine.poll_channel().map(|body| body.len()), Some(most));
+    assert_eq!(machine.send_channel(of_length(most)), Ok(()));
+    let too_large = TrySendError::TooLarge { len: most + 1, max: most };
+    assert_eq!(machine.send_channel(of_length(most + 1)), Err(too_large.clone()));
+    assert_eq!(machine.answer_channel(of_length(most + 1)), Err(too_large));
+    arrive(&mut machine, of_length(most + 1).slice(..3)); // refused when its length has come
+    assert_eq!(machine.closing().map(|close| close.code), Some(Code::MessageTooLarge as u32));
+
+    let mut machine = server(config());
+    arrive(&mut machine, Bytes::from_static(&[2, 0]));
+    assert_eq!(machine.closing().map(|close| close.code), Some(Code::MalformedMessage as u32));
+}
+
+#[test]
+fn a_channel_message_for_many_sessions_is_in_memory_once() {
+    let data = Message::from(vec![7; 5_000]);
+    let whole = ChannelMessage::Publication { number: 3, offset: 1, data }.encode();
+    for _ in 0..3 {
+        let mut machine = server(Config::default());
+        machine.send_channel(whole.clone()).expect("there is room");
+        let packet = machine.poll_transmit(0, 65_536).expect("it is to be sent");
+        assert!(packet.pieces().iter().any(|piece| piece.as_ptr() == whole.as_ptr() && piece.len() == whole.len()));
+    }
+}
+
+#[test]
+fn answers_go_beyond_a_full_buffer_and_what_is_published_does_not() {
+    let mut machine = server(Config { send_buffer_bytes: 1_000, ..Config::default() });
+    arrive(&mut machine, publish(1, "a"));
+    assert!(machine.poll_channel().is_some());
+    machine.send(Message::from(vec![7; 1_000])).expect("there is room");
+    assert!(!machine.has_room());
+    assert_eq!(machine.send_channel(done(1)), Err(TrySendError::Full));
+    assert_eq!(machine.answer_channel(done(1)), Ok(()));
+    assert_eq!(machine.buffered_bytes(), 1_003 + done(1).len() as u64);
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_read_gets_so_many_answers_and_its_further_requests_wait() {
+    let mut machine = server(Config { send_buffer_bytes: 1_000, ..Config::default() });
+    machine.send(Message::from(vec![7; 1_000])).expect("there is room");
+    let full = machine.buffered_bytes();
+    for request in 1..=200 {
+        arrive(&mut machine, publish(request, "a"));
+    }
+    // Unanswered ones count, and so do answers that find no room.
+    let mut asked = 0;
+    while machine.poll_channel().is_some() {
+        asked += 1;
+    }
+    assert_eq!(asked, MAX_CHANNEL_ANSWERS);
+    for request in 1..=asked as u64 {
+        machine.answer_channel(done(request)).expect("there is always room for an answer");
+        assert_eq!(machine.poll_channel(), None);
+    }
+    let answers = machine.buffered_bytes() - full;
+    assert_eq!(answers, (1..=asked as u64).map(|request| done(request).len() as u64).sum::<u64>());
+
+    // Two answers are acknowledged, and a part of the third: two more requests are read.
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    let received = full + (done(1).len() + done(2).len()) as u64 + 1;
+    machine.handle_frame(0, Frame::Ack { stream: 0, received, limit: 1 << 20 });
+    assert!(machine.poll_channel().is_some() && machine.poll_channel().is_some());
+    assert_eq!(machine.poll_channel(), None);
+}
+
+#[test]
+fn a_client_that_reads_gets_as_many_answers_as_it_asks_for() {
+    // Answers that find room in the buffer are bounded by it, and are not counted: requests need not wait for a round trip.
+    let mut machine = server(Config::default());
+    for request in 1..=1_000 {
+        arrive(&mut machine, publish(request, "a"));
+        assert!(machine.poll_channel().is_some());
+        machine.answer_channel(done(request)).expect("there is always room for an answer");
+    }
+    assert_eq!(machine.stats().messages_in, 1_000);
+    assert_eq!(machine.stats().messages_out, 1_000);
+}
+
+#[test]
+fn what_a_client_asked_before_it_closed_is_handled_and_not_answered() {
+    let mut machine = server(Config { send_buffer_bytes: 1, ..Config::default() });
+    machine.send(Message::from("full")).expect("there is room");
+    for request in 1..=100 {
+        arrive(&mut machine, publish(request, "a"));
+    }
+    machine.handle_frame(0, Frame::Close(Close::application(0, "")));
+    let mut asked = 0;
+    while machine.poll_channel().is_some() {
+        asked += 1;
+        let failed = ChannelMessage::failed(1, ChannelCode::Unavailable, "").encode();
+        assert!(matches!(machine.answer_channel(failed), Err(TrySendError::Closed(_))));
+    }
+    assert_eq!(asked, 100);
 }

@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use common::encoded;
 use proptest::prelude::*;
-use throughline_protocol::limits::{INITIAL_CLIENT_CREDIT, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_REASON};
+use throughline_protocol::limits::{
+    INITIAL_CLIENT_CREDIT, MAX_CHANNEL_ANSWERS, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_REASON,
+};
 use throughline_protocol::{
-    Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, Message, Origin, ResumeKey, SessionId,
-    TrySendError, Welcome, varint,
+    ChannelMessage, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, Message, Origin, Position,
+    ResumeKey, SessionId, TrySendError, Welcome, channel, varint,
 };
 
 fn number() -> impl Strategy<Value = u64> {
@@ -73,6 +75,42 @@ fn frame() -> impl Strategy<Value = Frame> {
         number().prop_map(|limit| Frame::Streams { limit }),
         number().prop_map(|count| Frame::Taken { count }),
         any::<u32>().prop_map(|delay| Frame::GoAway { delay_ms: delay.into() }),
+    ]
+}
+
+fn channel_message() -> impl Strategy<Value = ChannelMessage> {
+    let name = || "\\PC{0,90}".prop_map(|name: String| name.into());
+    let data = || prop_oneof![bytes(1_000).prop_map(Message::from), "\\PC{0,300}".prop_map(Message::from)];
+    let position = || (number(), number()).prop_map(|(epoch, offset)| Position { epoch, offset });
+    prop_oneof![
+        (number(), name(), proptest::option::of(position()))
+            .prop_map(|(request, channel, position)| ChannelMessage::Subscribe { request, channel, position }),
+        (number(), name()).prop_map(|(request, channel)| ChannelMessage::Unsubscribe { request, channel }),
+        (number(), name(), data()).prop_map(|(request, channel, data)| ChannelMessage::Publish {
+            request,
+            channel,
+            data
+        }),
+        (number(), number(), any::<bool>(), position()).prop_map(|(request, number, recovered, position)| {
+            ChannelMessage::Subscribed { request, number, recovered, position }
+        }),
+        (number(), position()).prop_map(|(request, position)| ChannelMessage::Done { request, position }),
+        (number(), number(), "\\PC{0,90}").prop_map(|(request, code, reason)| ChannelMessage::Failed {
+            request,
+            code,
+            reason
+        }),
+        (number(), number(), data()).prop_map(|(number, offset, data)| ChannelMessage::Publication {
+            number,
+            offset,
+            data
+        }),
+        (number(), number(), "\\PC{0,90}").prop_map(|(number, code, reason)| ChannelMessage::Unsubscribed {
+            number,
+            code,
+            reason
+        }),
+        (number(), number()).prop_map(|(number, offset)| ChannelMessage::Skipped { number, offset }),
     ]
 }
 
@@ -166,6 +204,26 @@ proptest! {
     }
 
     #[test]
+    fn channel_messages_come_out_as_they_went_in_and_never_half(message in channel_message()) {
+        let whole = message.encode();
+        let body = |whole: &Bytes| {
+            let mut rest = whole.clone();
+            let head = [varint::take(&mut rest), varint::take(&mut rest)];
+            prop_assert_eq!(head, [Some(2), Some(rest.len() as u64)]);
+            Ok(rest)
+        };
+        let body = body(&whole)?;
+        prop_assert_eq!(channel::decode(body.clone()), Ok(message.clone()));
+        // Whatever is cut off is missed, or was data; whatever comes after it is too much, or becomes data.
+        let has_data = matches!(message, ChannelMessage::Publish { .. } | ChannelMessage::Publication { .. });
+        for len in 0..body.len() {
+            prop_assert!(has_data || channel::decode(body.slice(..len)).is_err());
+        }
+        let longer = Bytes::from([&body[..], b"!"].concat());
+        prop_assert_eq!(channel::decode(longer).is_ok(), has_data);
+    }
+
+    #[test]
     fn mutated_frames_never_panic_and_are_read_alike_wherever_they_are_cut(
         frames in proptest::collection::vec(frame(), 1..6),
         mutations in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
@@ -217,6 +275,10 @@ enum Step {
     Send(bool, Message),
     SendDatagram(bool, Option<u64>, Bytes),
     Take(bool, usize),
+    /// The client asks something about a channel, the server publishes; with as many bytes.
+    Channel(bool, usize),
+    /// The server answers as many requests as it owes answers to, at most.
+    Answer(usize),
     /// One packet leaves, and one arrives.
     Transmit(bool, usize),
     Deliver(bool),
@@ -232,6 +294,8 @@ fn step(resumes: bool) -> impl Strategy<Value = Step> {
         6 => (side(), message()).prop_map(|(side, message)| Step::Send(side, message)),
         2 => (side(), proptest::option::of(0u64..3), bytes(100)).prop_map(|(side, key, data)| Step::SendDatagram(side, key, data)),
         5 => (side(), 1usize..6).prop_map(|(side, count)| Step::Take(side, count)),
+        3 => (side(), 0usize..3_000).prop_map(|(side, len)| Step::Channel(side, len)),
+        2 => (1usize..9).prop_map(Step::Answer),
         8 => (side(), max).prop_map(|(side, max)| Step::Transmit(side, max)),
         8 => side().prop_map(Step::Deliver),
         2 => (1u64..200_000).prop_map(Step::Wait),
@@ -251,6 +315,8 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 const MAX_MESSAGE: usize = 60_000;
+/// Bytes of a DONE, at most.
+const MAX_ANSWER_BYTES: u64 = 2 + 1 + 3 * 8;
 /// Kind and length of a message of that size.
 const MAX_MESSAGE_BYTES: u64 = MAX_MESSAGE as u64 + 5;
 
@@ -265,7 +331,12 @@ struct Side {
     sent: Vec<Message>,
     /// Taken here, of what the other side sent.
     taken: Vec<Message>,
-    /// Bytes of stream that are in `taken`.
+    /// Whole channel messages.
+    channel_sent: Vec<Bytes>,
+    channel_taken: usize,
+    /// Requests that a server has not answered.
+    owed: u64,
+    /// Bytes of stream that were taken.
     taken_bytes: u64,
     datagrams_sent: Vec<Bytes>,
     opened: usize,
@@ -281,6 +352,9 @@ impl Side {
             natives: VecDeque::new(),
             sent: Vec::new(),
             taken: Vec::new(),
+            channel_sent: Vec::new(),
+            channel_taken: 0,
+            owed: 0,
             taken_bytes: 0,
             datagrams_sent: Vec::new(),
             opened: 0,
@@ -342,6 +416,8 @@ impl Pair {
                     self.take(usize::from(side));
                 }
             }
+            Step::Channel(side, len) => self.send_channel(usize::from(side), len),
+            Step::Answer(count) => self.answer(count),
             Step::Transmit(side, max) => drop(self.transmit(usize::from(side), max)),
             Step::Deliver(side) => drop(self.deliver(usize::from(side))),
             Step::Wait(time) => self.wait(time),
@@ -350,7 +426,50 @@ impl Pair {
         self.check();
     }
 
+    fn send_channel(&mut self, index: usize, len: usize) {
+        let side = &mut self.sides[index];
+        let (count, data) = (side.channel_sent.len() as u64 + 1, Message::from(vec![len as u8; len]));
+        let message = match index {
+            0 => ChannelMessage::Publication { number: 7, offset: count, data },
+            _ => ChannelMessage::Publish { request: count, channel: "room:42".into(), data },
+        };
+        match side.machine.send_channel(message.encode()) {
+            Ok(()) => side.channel_sent.push(message.encode()),
+            Err(TrySendError::Full) => assert!(!side.machine.has_room()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn answer(&mut self, count: usize) {
+        let server = &mut self.sides[0];
+        for _ in 0..server.owed.min(count as u64) {
+            let request = server.channel_taken as u64 - server.owed + 1;
+            let answer = ChannelMessage::Done { request, position: Position { epoch: 1, offset: request } }.encode();
+            server.machine.answer_channel(answer.clone()).expect("there is always room for an answer");
+            server.channel_sent.push(answer);
+            server.owed -= 1;
+        }
+    }
+
     fn take(&mut self, index: usize) -> bool {
+        let took_event = self.take_event(index);
+        self.take_channel(index) || took_event
+    }
+
+    fn take_channel(&mut self, index: usize) -> bool {
+        let [a, b] = &mut self.sides;
+        let (side, other) = if index == 0 { (a, b) } else { (b, a) };
+        let Some(body) = side.machine.poll_channel() else { return false };
+        let sent = &other.channel_sent[side.channel_taken];
+        assert_eq!(sent[1 + varint::len(body.len() as u64)..], body, "once, and in order");
+        side.channel_taken += 1;
+        side.taken_bytes += sent.len() as u64;
+        side.owed += u64::from(index == 0);
+        assert!(side.owed <= MAX_CHANNEL_ANSWERS as u64);
+        true
+    }
+
+    fn take_event(&mut self, index: usize) -> bool {
         let [a, b] = &mut self.sides;
         let (side, other) = if index == 0 { (a, b) } else { (b, a) };
         match side.machine.poll_event() {
@@ -443,7 +562,9 @@ impl Pair {
         for side in &self.sides {
             assert_eq!(side.machine.closing(), None);
             let buffered = side.machine.buffered_bytes();
-            assert!(buffered < side.limits.send_buffer_bytes + MAX_MESSAGE_BYTES, "{buffered} bytes to send");
+            let most =
+                side.limits.send_buffer_bytes + MAX_MESSAGE_BYTES + MAX_CHANNEL_ANSWERS as u64 * MAX_ANSWER_BYTES;
+            assert!(buffered < most, "{buffered} bytes to send");
             let waiting = side.machine.received() - side.taken_bytes;
             assert!(waiting <= side.window + MAX_MESSAGE_BYTES, "{waiting} bytes wait for the application");
         }
@@ -458,6 +579,7 @@ impl Pair {
                 busy |= self.deliver(index);
                 busy |= self.take(index);
             }
+            self.answer(usize::MAX);
             self.check();
             if !busy {
                 if self.sides.iter().all(|side| side.machine.is_drained()) {
@@ -474,6 +596,8 @@ impl Pair {
         let [server, client] = &self.sides;
         assert_eq!(server.taken, client.sent);
         assert_eq!(client.taken, server.sent);
+        assert_eq!(server.channel_taken, client.channel_sent.len());
+        assert_eq!(client.channel_taken, server.channel_sent.len());
         assert_eq!((server.opened, client.opened), (1, 1));
     }
 }

@@ -1,7 +1,7 @@
 //! SPEC.md and the constants agree. Close codes: `close.rs`.
 
 use throughline_protocol::frame::kind;
-use throughline_protocol::{Config, VERSION, limits, varint};
+use throughline_protocol::{ChannelCode, Config, VERSION, limits, varint};
 
 const SPEC: &str = include_str!("../SPEC.md");
 
@@ -71,9 +71,23 @@ fn the_table_of_limits_has_these_values() {
         bytes("credit at the start on every other stream, each way", limits::INITIAL_STREAM_CREDIT as usize),
         ("streams that a server may open before STREAMS".to_owned(), limits::INITIAL_CLIENT_STREAMS.to_string()),
         ("candidates of one session".to_owned(), limits::MAX_CANDIDATES.to_string()),
+        ("name of a channel".to_owned(), format!("1 to {} bytes of UTF-8", limits::MAX_CHANNEL_NAME)),
+        bytes("channel message, beyond its data", limits::MAX_CHANNEL_OVERHEAD),
     ];
     let rows: Vec<(String, String)> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_table_of_channel_codes_has_these_numbers_and_names() {
+    let rows: Vec<(String, String)> =
+        table("| code | name | |").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let expected = ChannelCode::ALL.map(|code| ((code as u64).to_string(), code.name().to_owned()));
+    assert_eq!(rows, expected);
+    for (number, code) in (0..).zip(ChannelCode::ALL) {
+        assert_eq!(ChannelCode::from_number(number), Some(code));
+    }
+    assert_eq!(ChannelCode::from_number(ChannelCode::ALL.len() as u64), None);
 }
 
 #[test]
@@ -94,6 +108,7 @@ fn numbers_in_the_words_are_these_constants() {
         format!("A packet is at most {} bytes", thousands(limits::MAX_PACKET as u64)),
         format!("one packet of at most {} bytes; or `204`", thousands(limits::MAX_PACKET as u64)),
         format!("one packet of at most {} bytes. `204`", thousands(limits::MAX_UPLINK_PACKET as u64)),
+        format!("The name of a channel has 1 to {} bytes of UTF-8", limits::MAX_CHANNEL_NAME),
         format!("A token is at most {} bytes", thousands(limits::MAX_TOKEN as u64)),
     ] {
         assert!(SPEC.contains(&words), "SPEC.md lacks: {words}");

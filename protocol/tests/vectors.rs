@@ -1,4 +1,4 @@
-//! `vectors/frames.json`, `invalid.json` and `messages.json`.
+//! `vectors/frames.json`, `invalid.json`, `messages.json` and `channels.json`.
 
 mod common;
 
@@ -6,7 +6,8 @@ use bytes::Bytes;
 use common::{FrameText, MessageText, Raw, code, encoded, folder, read};
 use serde::Deserialize;
 use throughline_protocol::{
-    Close, Config, Decoder, Event, Frame, FrameError, LinkTraits, Machine, Message, ResumeKey, SessionId,
+    ChannelMessage, Close, Code, Config, Decoder, Event, Frame, FrameError, LinkTraits, Machine, Message, Position,
+    ResumeKey, SessionId, channel, varint,
 };
 
 #[derive(Deserialize)]
@@ -220,6 +221,93 @@ fn messages_lie_in_the_stream_as_the_vectors_say() {
             assert_eq!(received, messages, "{why}");
             assert_eq!(close.map(|close| close.code), Some(code(&name) as u32), "{why}");
         }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChannelsFile {
+    #[serde(rename = "about")]
+    _about: String,
+    valid: Vec<ValidChannel>,
+    invalid: Vec<InvalidChannel>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValidChannel {
+    why: String,
+    bytes: Raw,
+    message: ChannelText,
+    #[serde(default = "yes")]
+    canonical: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InvalidChannel {
+    why: String,
+    bytes: Raw,
+}
+
+/// A channel message as an object.
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "UPPERCASE", deny_unknown_fields)]
+enum ChannelText {
+    Subscribe { request: u64, channel: String, epoch: Option<u64>, offset: Option<u64> },
+    Unsubscribe { request: u64, channel: String },
+    Publish { request: u64, channel: String, data: MessageText },
+    Subscribed { request: u64, number: u64, recovered: bool, epoch: u64, offset: u64 },
+    Done { request: u64, epoch: u64, offset: u64 },
+    Failed { request: u64, code: u64, reason: String },
+    Publication { number: u64, offset: u64, data: MessageText },
+    Unsubscribed { number: u64, code: u64, reason: String },
+    Skipped { number: u64, offset: u64 },
+}
+
+impl ChannelText {
+    fn message(self) -> ChannelMessage {
+        match self {
+            Self::Subscribe { request, channel, epoch, offset } => {
+                assert_eq!(epoch.is_some(), offset.is_some());
+                let position = epoch.zip(offset).map(|(epoch, offset)| Position { epoch, offset });
+                ChannelMessage::Subscribe { request, channel: channel.into(), position }
+            }
+            Self::Unsubscribe { request, channel } => ChannelMessage::Unsubscribe { request, channel: channel.into() },
+            Self::Publish { request, channel, data } => {
+                ChannelMessage::Publish { request, channel: channel.into(), data: data.message() }
+            }
+            Self::Subscribed { request, number, recovered, epoch, offset } => {
+                ChannelMessage::Subscribed { request, number, recovered, position: Position { epoch, offset } }
+            }
+            Self::Done { request, epoch, offset } => {
+                ChannelMessage::Done { request, position: Position { epoch, offset } }
+            }
+            Self::Failed { request, code, reason } => ChannelMessage::Failed { request, code, reason },
+            Self::Publication { number, offset, data } => {
+                ChannelMessage::Publication { number, offset, data: data.message() }
+            }
+            Self::Unsubscribed { number, code, reason } => ChannelMessage::Unsubscribed { number, code, reason },
+            Self::Skipped { number, offset } => ChannelMessage::Skipped { number, offset },
+        }
+    }
+}
+
+#[test]
+fn channel_messages_are_read_and_written_as_the_vectors_say() {
+    let file: ChannelsFile = read(&folder().join("channels.json"));
+    for ValidChannel { why, bytes, message, canonical } in file.valid {
+        let (body, message) = (bytes.bytes(), message.message());
+        assert_eq!(channel::decode(body.clone()).as_ref(), Ok(&message), "{why}");
+        // Around it there are the kind and the length of a message.
+        let mut whole = vec![2];
+        varint::encode(body.len() as u64, &mut whole);
+        whole.extend_from_slice(&body);
+        assert_eq!(message.encode() == whole, canonical, "{why}");
+    }
+    for InvalidChannel { why, bytes } in file.invalid {
+        let close = channel::decode(bytes.bytes()).expect_err(&why);
+        assert_eq!(close, Close::protocol(Code::MalformedMessage, close.reason.clone()), "{why}");
     }
 }
 

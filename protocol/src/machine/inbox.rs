@@ -77,7 +77,6 @@ impl Inbox {
         self.messages_taken += 1;
         Some(Arrived::Message(message, cost))
     }
-
 }
 
 impl Queue {
@@ -175,6 +174,30 @@ mod tests {
         assert!(held(&inbox) < 600_000, "{} bytes", held(&inbox));
         while inbox.pop().is_some() {}
         assert!(held(&inbox) < 5_000, "{} bytes", held(&inbox));
+    }
+
+    #[test]
+    fn channel_messages_wait_as_cheaply_and_stay_out_of_the_applications_way() {
+        let mut inbox = Inbox::default();
+        for i in 0..80_000 {
+            inbox.push_channel(assembled(Message::from(vec![i as u8])));
+        }
+        let held: usize = inbox
+            .channels
+            .0
+            .iter()
+            .map(|waiting| match waiting {
+                Waiting::Whole(_) => size_of::<Waiting>(),
+                Waiting::Small(packed) => packed.bytes.capacity(),
+            })
+            .sum();
+        assert!(held < 600_000, "{held} bytes");
+        assert!(inbox.pop().is_none());
+        for i in 0..80_000 {
+            let Assembled { message, cost } = inbox.pop_channel().expect("it waits");
+            assert_eq!((message, cost), (Message::from(vec![i as u8]), 3));
+        }
+        assert!(inbox.pop_channel().is_none());
     }
 
     #[test]
