@@ -157,7 +157,7 @@ export class Session {
     return this.#state;
   }
 
-  /** Bytes of messages that the server has not acknowledged yet. */
+  /** Bytes of messages, those about channels among them, that the server has not acknowledged yet. */
   get bufferedBytes(): number {
     return this.#machine.bufferedBytes;
   }

@@ -36,7 +36,7 @@ export interface GapInfo {
   readonly id: string;
   /** Why the old session could not go on. */
   readonly reason: string;
-  /** Bytes of messages that had been sent and not acknowledged. Messages that had never been sent follow on the new session. */
+  /** Bytes of messages, those about channels among them, that had been sent and not acknowledged. Messages that had never been sent follow on the new session. */
   readonly unacknowledgedBytes: number;
 }
 

@@ -333,6 +333,7 @@ export class Machine {
   /** Takes a request about channels to send, as `encodeRequest` made it. */
   sendRequest(encoded: Uint8Array): void {
     this.#sender.push(encoded);
+    this.counters.messagesOut++;
   }
 
   /** Takes a datagram to send: of those with the same key, the newest is sent. */
@@ -452,13 +453,13 @@ export class Machine {
       case 'stream': {
         const receiver = this.#receiver;
         this.#assembler.push(receiver.accept(frame.offset, frame.data), (item) => {
+          this.counters.messagesIn++;
           if ('channel' in item) {
             this.#events.push({ type: 'channel', message: decodeChannel(item.channel) });
             return; // its credit is free at once
           }
           const { message, cost } = item;
           receiver.queued(cost);
-          this.counters.messagesIn++;
           this.#messages.push({ message, taken: () => receiver.queued(-cost) });
         });
         this.#planAck(now, receiver.hasNews);
