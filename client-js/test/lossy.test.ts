@@ -4,10 +4,12 @@
 // Both are clients. The ids of streams are swapped on the way, so that each takes the other for a server.
 
 import { describe, expect, it } from 'vitest';
+import { PUBLICATION } from '../src/protocol/channels.js';
 import { decodePacket } from '../src/protocol/codec.js';
 import type { Frame } from '../src/protocol/frames.js';
 import { StreamError } from '../src/protocol/half.js';
 import { Machine } from '../src/protocol/machine.js';
+import { encodeChannelMessage } from './hub.js';
 
 type Random = (below: number) => number;
 
@@ -31,7 +33,10 @@ class Side {
   readonly machine = new Machine();
   readonly handles = new Map<number, Handle>();
   readonly got: string[] = [];
+  /** Offsets of publications, which lie between the messages. */
+  readonly offsets: number[] = [];
   sent = 0;
+  published = 0;
 }
 
 class Pair {
@@ -83,13 +88,15 @@ class Pair {
   /** Lets both sides say what they have to say. */
   work(): void {
     for (const index of [0, 1] as const) {
-      const { machine, handles } = this.sides[index];
+      const { machine, handles, offsets } = this.sides[index];
       for (let event = machine.event(); event; event = machine.event()) {
         if (event.type === 'closed') {
           throw new Error(event.close.reason);
         }
         if (event.type === 'stream') {
           handles.set(event.id, fresh());
+        } else if (event.type === 'channel') {
+          offsets.push(event.message.op === PUBLICATION ? event.message.offset : NaN);
         }
       }
       this.#route(index);
@@ -178,6 +185,10 @@ function act(side: Side, who: number, random: Random): void {
       break;
     }
     case 1:
+      if (random(2)) {
+        const publication = { number: 1, offset: ++side.published, data: new Uint8Array(random(3000)) };
+        machine.sendRequest(encodeChannelMessage({ op: PUBLICATION, ...publication }));
+      }
       machine.send(true, new TextEncoder().encode(`message ${side.sent++} ${'x'.repeat(random(3000))}`));
       break;
     case 2:
@@ -348,6 +359,7 @@ describe('links that are lost at any moment', () => {
       for (const [who, side] of pair.sides.entries()) {
         const other = pair.sides[1 - who] as Side;
         expect(side.got).toEqual(Array.from({ length: other.sent }, (_, index) => `message ${index}`));
+        expect(side.offsets).toEqual(Array.from({ length: other.published }, (_, index) => index + 1));
         expect(side.machine.bufferedBytes).toBe(0);
         for (const [id, handle] of side.handles) {
           const theirs = other.handles.get(swapped(id));
