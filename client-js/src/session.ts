@@ -511,18 +511,22 @@ export class Session {
   #handleOpened(gap: Gap | undefined, unsent: readonly Uint8Array[]): void {
     const reason = this.#reason;
     const { from, transport: to, reason: why } = this.#links;
-    this.#setState('open');
-    this.#tell({ from, to, reason: why || this.explain().summary });
+    let askAgain: (() => void) | undefined;
     if (gap) {
       this.#gapCount++;
+      // Before any listener opens a stream, or asks about a channel, in the new session.
       this.#streams.fail(
         new ThroughlineError('STREAM_LOST', `the session of this stream has ended: ${reason}`),
       );
-      const askAgain = this.#channels.lost(unsent);
+      askAgain = this.#channels.lost(unsent);
+    }
+    this.#setState('open');
+    this.#tell({ from, to, reason: why || this.explain().summary });
+    if (gap) {
       this.#events.emit('gap', { ...gap, id: this.id, reason });
       // What the application sends in its 'gap' listeners, a greeting perhaps, goes before what was left over.
       this.#machine.releaseKept();
-      askAgain();
+      askAgain?.();
     }
     this.#resolveReady();
   }

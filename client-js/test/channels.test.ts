@@ -562,6 +562,29 @@ describe('a new session in the place of an old one', () => {
     expect(other.position?.offset).toBe(1);
   });
 
+  it.each(['state', 'transport'] as const)('is asked by listeners to %s, which come first', async (event) => {
+    const { world, server, session, room, seen, restart } = await subscribed();
+    server.hub.asked.length = 0;
+    const published: Promise<Position>[] = [];
+    const stop = session.on(event, () => {
+      if (session.transport && session.state === 'open') {
+        stop();
+        published.push(later(session.publish('b', 'hello')));
+      }
+    });
+    const kept = server.hub.channel('a');
+    await restart(() => server.hub.publish('a', 'missed'));
+    expect(asked(server)).toEqual(['1 PUBLISH b hello', '2 SUBSCRIBE a 7.0']);
+    expect(await outcome(published[0] as Promise<Position>)).toEqual({ epoch: 7, offset: 1 });
+    expect([room.state, seen, kept.subscribers.size]).toEqual([
+      'subscribed',
+      ['subscribed true 7.0', '1 missed'],
+      1,
+    ]);
+    await world.pass(1_000);
+    expect(session.state).toBe('open');
+  });
+
   it('has numbers of its own', async () => {
     const { world, server, hub, session, restart } = await subscribed();
     hub.answers = false;

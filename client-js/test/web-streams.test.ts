@@ -291,6 +291,25 @@ describe('the end of a stream', () => {
     await world.pass(200);
     expect(fresh.bytes).toEqual([...pattern(5)]);
   });
+
+  it('one that a listener opens as soon as there is a new session is a stream of that', async () => {
+    const { world, server, session } = await opened('websocket');
+    server.sessions.clear();
+    session.on('state', async (state) => {
+      if (state === 'open') {
+        const { readable, writable } = await session.openStream();
+        void writable.getWriter().write(pattern(5));
+        void readable
+          .getReader()
+          .read()
+          .then(({ value }) => echoed.push(...(value ?? [])));
+      }
+    });
+    const echoed: number[] = [];
+    session.cut();
+    await world.pass(1_000);
+    expect(echoed).toEqual([...pattern(5)]);
+  });
 });
 
 describe('streams of the server', () => {
