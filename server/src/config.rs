@@ -10,6 +10,7 @@ mod load;
 mod validate;
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -43,6 +44,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How much of everything there may be, and for how long.
     pub limits: Limits,
+    /// Channels, and who may do what with them.
+    pub channels: ChannelsConfig,
 }
 
 /// The TCP listener.
@@ -192,6 +195,87 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
 }
 
+/// Channels: topics that sessions subscribe to, with the newest of what was published there.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChannelsConfig {
+    /// Channels that one session may be subscribed to. Default 100: a page shows a few dozen things at once, and each costs the server some hundred bytes.
+    pub max_subscriptions: usize,
+    /// Channels that are subscribed to or remembered, in all. Default 100,000: ten for each session, and 50 MB when their histories are empty.
+    pub max_channels: usize,
+    /// Longest publication, in bytes of its data. Default 64 KiB: text and state, of which a full history of the default size holds 16. Larger things
+    /// are better told of than sent to everybody. At most [`Limits::max_message_bytes`].
+    pub max_publication_bytes: usize,
+    /// What all histories together may hold, counted as [`Namespace::history_bytes`]. Default 256 MiB: an eighth of a small server. Beyond it the oldest
+    /// publication of all goes.
+    pub max_history_bytes: usize,
+    /// What may be done with the channels of a namespace, by its name: what comes before the first `:` of a channel's name. `""` is for names without one. Default none: a
+    /// namespace that is not listed allows its clients nothing, and otherwise has the defaults of [`Namespace`].
+    pub namespaces: BTreeMap<String, Namespace>,
+}
+
+/// What may be done with the channels of one namespace, and what they keep.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Namespace {
+    /// Whether every client may subscribe. Default no: a channel may be private. An application that knows its users decides with `Builder::authorize` instead.
+    pub subscribe: bool,
+    /// Whether every client may publish. Default no: most channels are the server's to speak in.
+    pub publish: bool,
+    /// Publications that a channel keeps for who comes back or is slow. Default 100: a chat's last pages. 0 keeps none.
+    pub history_count: usize,
+    /// Bytes that a channel keeps: those of its data, and 256 for what is around each publication. Default 1 MiB, so that one channel takes little of `max_history_bytes`.
+    pub history_bytes: usize,
+    /// How long a publication is kept, and how long a channel is remembered that nobody uses. Default 5 minutes: above `limits.resume_window`, so that a client whose session is
+    /// gone may still find what it missed.
+    #[serde(with = "duration")]
+    pub history_age: Duration,
+    /// What becomes of a subscriber that is so slow that the history does not reach back to where it is. Default skip.
+    pub slow: Slow,
+}
+
+/// What becomes of a subscriber that the history does not reach back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slow {
+    /// It is told which publications are lost to it, and goes on with those that are kept: for what is soon replaced by something newer.
+    Skip,
+    /// Its subscription ends with TOO_SLOW: for what is of no use with a gap.
+    Disconnect,
+}
+
+impl ChannelsConfig {
+    /// What counts for the channels of a namespace.
+    pub(crate) fn namespace(&self, name: &str) -> Namespace {
+        self.namespaces.get(name).cloned().unwrap_or_default()
+    }
+}
+
+impl Default for ChannelsConfig {
+    fn default() -> Self {
+        Self {
+            max_subscriptions: 100,
+            max_channels: 100_000,
+            max_publication_bytes: 64 * 1024,
+            max_history_bytes: 256 * 1024 * 1024,
+            namespaces: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self {
+            subscribe: false,
+            publish: false,
+            history_count: 100,
+            history_bytes: 1024 * 1024,
+            history_age: Duration::from_secs(300),
+            slow: Slow::Skip,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -204,6 +288,7 @@ impl Default for Config {
             application: Application::Echo,
             log: LogConfig::default(),
             limits: Limits::default(),
+            channels: ChannelsConfig::default(),
         }
     }
 }

@@ -37,6 +37,7 @@ mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod hub;
 mod listener;
 mod origin;
 mod server;
@@ -45,13 +46,17 @@ mod transport;
 
 pub use certificates::CertificateError;
 pub use config::{
-    Application, CertificateConfig, Config, ConfigError, Limits, LogConfig, LogFormat, QuicConfig, TcpConfig,
+    Application, CertificateConfig, ChannelsConfig, Config, ConfigError, Limits, LogConfig, LogFormat, Namespace,
+    QuicConfig, Slow, TcpConfig,
 };
+pub use engine::{History, Publication};
+pub use hub::{Action, Channel, Denied, HistoryError, Hub, PublishError};
 pub use listener::ListenError;
 pub use server::{Builder, Server, StartError};
 pub use session::{
     Closed, Event, Identity, OpenStreamError, SendError, Session, Stream, StreamError, StreamReader, StreamWriter,
 };
+pub use throughline_protocol::channel::Position;
 pub use throughline_protocol::{Datagram, Message, SendDatagramError, SessionId, Stats, TrySendError};
 pub use transport::Transport;
 pub use transport::open::{Open, Rejection, Resume};

@@ -1,7 +1,7 @@
 //! The composition root: what is started in which order, who owns it, and how it all ends.
 //!
 //! 1. Certificates, because both listeners need them. 2. The sockets, QUIC first: its port is told to whoever comes over TCP.
-//! 3. The gateway, which opens sessions for both. 4. The accept loops. They end in the opposite order: first nobody new is let
+//! 3. The hub, which keeps the channels. 4. The gateway, which opens sessions for both listeners. 5. The accept loops. They end in the opposite order: first nobody new is let
 //!    in, then sessions are told, then what is left is cut.
 
 use std::net::SocketAddr;
@@ -18,9 +18,11 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::certificates::{CertificateError, Certificates};
 use crate::config::{Config, ConfigError, Limits};
+use crate::engine::memory::{Bounds, MemoryEngine};
 use crate::gateway::registry::Registry;
 use crate::gateway::routes::{self, QuicInfo};
 use crate::gateway::{Authenticate, Gateway, OnSession};
+use crate::hub::{Action, Authorize, Denied, Hub};
 use crate::listener::{self, ListenError, Listener};
 use crate::origin::OriginPolicy;
 use crate::session::{Identity, Session};
@@ -33,6 +35,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A running server. Dropping it ends everything at once; [`Server::drain`] is the gentle way.
 pub struct Server {
     gateway: Arc<Gateway>,
+    hub: Hub,
     base: String,
     tcp: Option<SocketAddr>,
     quic: Option<quinn::Endpoint>,
@@ -49,6 +52,7 @@ pub struct Builder {
     config: Config,
     routes: Router,
     authenticate: Authenticate,
+    authorize: Option<Authorize>,
     on_session: OnSession,
 }
 
@@ -84,6 +88,7 @@ impl Server {
             config: Config::default(),
             routes: Router::new(),
             authenticate: Box::new(|_| std::future::ready(Ok(Identity::anonymous())).boxed()),
+            authorize: None,
             on_session: Box::new(|session| async move { while session.recv().await.is_some() {} }.boxed()),
         }
     }
@@ -102,6 +107,11 @@ impl Server {
     /// `serverCertificateHashes` takes them. None when the certificate is the user's own.
     pub fn certificate_hashes(&self) -> Vec<[u8; 32]> {
         self.certificates.as_ref().map(Certificates::hashes).unwrap_or_default()
+    }
+
+    /// The channels.
+    pub fn hub(&self) -> Hub {
+        self.hub.clone()
     }
 
     /// The routes of the transports, below [`Config::base`], for an axum application of one's own: `merge` it, or `nest` it anywhere. Serve that
@@ -130,6 +140,7 @@ impl Server {
         let all = async {
             self.gateway.sessions.wait().await;
             self.gateway.applications.wait().await;
+            self.hub.settled().await;
             self.connections.wait().await;
         };
         let in_time = tokio::time::timeout_at(deadline, all).await.is_ok();
@@ -174,6 +185,16 @@ impl Builder {
         self
     }
 
+    /// Asks what each client may do with channels, instead of what the configuration says of their namespaces. The client is told why not. Must not wait:
+    /// what it needs to know is in [`Session::identity`], for example. When it panics, the session is closed with `INTERNAL_ERROR`.
+    pub fn authorize<F>(mut self, authorize: F) -> Self
+    where
+        F: Fn(&Session, Action<'_>) -> Result<(), Denied> + Send + Sync + 'static,
+    {
+        self.authorize = Some(Box::new(authorize));
+        self
+    }
+
     /// The application: called once for each session, in a task of its own. When it returns, the session is closed with code 0; when it
     /// panics, with `INTERNAL_ERROR`.
     pub fn on_session<F, Fut>(mut self, on_session: F) -> Self
@@ -208,13 +229,18 @@ impl Builder {
             None => None,
         };
 
+        let bounds = Bounds { channels: config.channels.max_channels, bytes: config.channels.max_history_bytes };
+        let hub = Hub::new(config.channels.clone(), self.authorize, running.clone(), |sink| {
+            Arc::new(MemoryEngine::new(bounds, sink))
+        });
+
         let gateway = Arc::new(Gateway {
             origins: OriginPolicy::new(&config.origins).unwrap_or_default(), // validated above
             trusted_proxies: config.trusted_proxies.clone(),
             admission: Admission::new(&config.limits),
             authenticate: self.authenticate,
             on_session: self.on_session,
-            channels: None,
+            channels: Some(hub.handler()),
             registry: Arc::new(Registry::default()),
             sessions: TaskTracker::new(),
             applications: TaskTracker::new(),
@@ -238,6 +264,7 @@ impl Builder {
             quic,
             certificates,
             gateway,
+            hub,
             accepting,
             running,
             connections,
@@ -270,6 +297,13 @@ impl Builder {
                 }
             });
         }
+        let (hub, running) = (server.hub.run(), server.accepting.clone());
+        server.connections.spawn(async move {
+            tokio::select! {
+                () = hub => {}
+                () = running.cancelled() => {}
+            }
+        });
         if let Some(certificates) = server.certificates.clone() {
             let accepting = server.accepting.clone();
             server.connections.spawn(async move {

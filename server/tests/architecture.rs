@@ -24,6 +24,23 @@ const RULES: &[(&str, &[&str])] = &[
         "transport::webtransport_link",
         &["transport::link", "transport::open", "transport::Transport", "transport::webtransport"],
     ),
+    // What keeps the channels knows nobody. Their hub knows sessions, and an engine by its trait.
+    ("engine", &[]),
+    (
+        "hub",
+        &[
+            "session::Session",
+            "session::channels::ChannelHandler",
+            "config",
+            "engine::Engine",
+            "engine::EngineError",
+            "engine::History",
+            "engine::Page",
+            "engine::Publication",
+            "engine::Retention",
+            "engine::Sink",
+        ],
+    ),
     // A session does not know what carries it, except by name.
     ("session", &["transport::link", "transport::Transport", "Builder"]),
     // An application knows what everybody's application knows.
@@ -46,6 +63,8 @@ const RULES: &[(&str, &[&str])] = &[
             "SendDatagramError",
             "Open",
             "Rejection",
+            "Hub",
+            "Channel",
         ],
     ),
     // What stands beside the sessions does not know them.
@@ -82,6 +101,9 @@ fn wrong_arrows_are_found() {
         ("transport::webtransport::table", "use crate::transport::link::Link;"),
         ("session::driver", "use crate::transport::{link::Link, websocket};"),
         ("session::handle", "use crate::gateway::registry::Registry;"),
+        ("session::channels", "use crate::hub::Hub;"),
+        ("hub::topic", "use crate::engine::memory::MemoryEngine;"),
+        ("engine::memory", "use crate::session::Session;"),
         ("demo::stage", "use crate::session::handle::Shared;"),
         ("demo", "use crate::transport::link::Link;"),
         ("admission", "fn f() { crate::gateway::f() }"),

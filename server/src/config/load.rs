@@ -152,7 +152,7 @@ mod tests {
     use figment::Jail;
 
     use super::*;
-    use crate::config::{Application, LogFormat};
+    use crate::config::{Application, LogFormat, Namespace, Slow};
 
     fn load_text(jail: &mut Jail, text: &str) -> Result<Config, ConfigError> {
         jail.create_file("t.toml", text).unwrap();
@@ -174,6 +174,7 @@ mod tests {
             jail.set_env("THROUGHLINE_LIMITS__MAX_SESSIONS", "7");
             jail.set_env("THROUGHLINE_QUIC__LISTEN", "off");
             jail.set_env("THROUGHLINE_LIMITS__POLL_HOLD", "1500ms");
+            jail.set_env("THROUGHLINE_CHANNELS__NAMESPACES__ROOM__HISTORY_COUNT", "7");
             jail.set_env("THROUGHLINE_ORIGINS", "[\"https://a.test\"]");
             let config = load_text(
                 jail,
@@ -187,6 +188,14 @@ mod tests {
                 max_sessions = 5
                 max_sessions_per_ip = 5
                 idle_timeout = "1m 30s"
+                [channels]
+                max_subscriptions = 9
+                [channels.namespaces.room]
+                subscribe = true
+                history_age = "1h"
+                slow = "disconnect"
+                [channels.namespaces.""]
+                publish = true
                 "#,
             )
             .unwrap();
@@ -199,6 +208,13 @@ mod tests {
             assert_eq!(config.origins, ["https://a.test"]);
             assert_eq!(config.application, Application::Arena);
             assert_eq!(config.log.format, LogFormat::Json);
+            assert_eq!(config.channels.max_subscriptions, 9);
+            let hour = Duration::from_secs(3_600);
+            let [nameless, room] = ["", "room"].map(|name| config.channels.namespace(name));
+            let expected = Namespace { history_count: 7, history_age: hour, slow: Slow::Disconnect, ..room.clone() };
+            assert_eq!((&room, room.subscribe, room.publish), (&expected, true, false));
+            assert_eq!(nameless, Namespace { publish: true, ..Namespace::default() });
+            assert_eq!(config.channels.namespace("another"), Namespace::default());
             assert_eq!(config.certificate, CertificateConfig::Files { chain: "c.pem".into(), key: "k.pem".into() });
             Ok(())
         });
@@ -214,6 +230,8 @@ mod tests {
                 ("[limits]\nopen_timeout = 10", &["t.toml: ", "`limits.open_timeout`", "with its unit"]),
                 ("[limits]\nopen_timeout = \"soon\"", &["t.toml: ", "`limits.open_timeout`", "\"soon\""]),
                 ("tcp = { listen = \"8080\" }", &["t.toml: ", "`tcp.listen`", "an address with a port"]),
+                ("[channels.namespaces.a]\nslow = \"no\"", &["t.toml: ", "`channels.namespaces.a.slow`", "no"]),
+                ("[channels.namespaces.a]\nread = true", &["t.toml: ", "unknown key `channels.namespaces.a.read`"]),
                 ("application = \"chess\"", &["t.toml: ", "`application`", "chess"]),
                 ("trusted_proxies = [\"ten\"]", &["t.toml: ", "trusted_proxies", "invalid"]),
                 ("certificate = { chain = \"a\" }", &["t.toml: ", "`certificate`", "needs its `key`"]),

@@ -1,5 +1,6 @@
 use std::{fmt::Display, ops::RangeInclusive, time::Duration};
 
+use throughline_protocol::channel;
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError};
@@ -51,6 +52,25 @@ impl Config {
         below("limits.drain_spread", limits.drain_spread, limits.drain_timeout, "limits.drain_timeout")?;
         // A client whose poll is held is silent meanwhile.
         below("limits.poll_hold", limits.poll_hold, limits.idle_timeout, "limits.idle_timeout")?;
+
+        let channels = &self.channels;
+        count("channels.max_subscriptions", channels.max_subscriptions, 1..=10_000)?;
+        count("channels.max_channels", channels.max_channels, 1..=10_000_000)?;
+        // It has to fit into a message.
+        let longest = limits.max_message_bytes;
+        count("channels.max_publication_bytes", channels.max_publication_bytes, 1..=longest)?;
+        for (name, namespace) in &channels.namespaces {
+            let fine = name.is_empty() || channel::is_name(name) && !name.contains(':');
+            check(
+                "channels.namespaces",
+                &format!("{name:?}"),
+                fine,
+                "what may stand before the : of a channel's name",
+            )?;
+            count("channels.namespaces.*.history_count", namespace.history_count, 0..=1_000_000)?;
+            count("channels.namespaces.*.history_bytes", namespace.history_bytes, 0..=1_024 * MIB)?;
+            time("channels.namespaces.*.history_age", namespace.history_age, second..=7 * 24 * 60 * MINUTE)?;
+        }
 
         check(
             "base",
@@ -109,6 +129,9 @@ fn base_is_fine(base: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Namespace;
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn refused(change: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
@@ -133,6 +156,10 @@ mod tests {
         config.limits.session_stream_bytes = 0;
         config.limits.heartbeat_interval = config.limits.idle_timeout / 2;
         config.limits.poll_hold = config.limits.idle_timeout;
+        config.channels.max_publication_bytes = config.limits.max_message_bytes;
+        let namespace = Namespace { history_count: 0, history_bytes: 0, history_age: SECOND, ..Namespace::default() };
+        config.channels.namespaces =
+            ["", "room", "a b", "räume"].map(|name| (name.to_owned(), namespace.clone())).into();
         config.validate().unwrap();
     }
 
@@ -164,6 +191,19 @@ mod tests {
         assert!(refused(|config| config.limits.stream_buffer_bytes = 64 * MIB + 1).contains("stream_buffer_bytes"));
         assert!(refused(|config| config.limits.session_stream_bytes = 1_025 * MIB).contains("session_stream_bytes"));
         assert!(refused(|config| config.limits.session_buffer_bytes = 16 * KIB - 1).contains("session_buffer_bytes"));
+        assert_eq!(
+            refused(|config| config.channels.max_publication_bytes = 4 * MIB + 1),
+            "configuration: channels.max_publication_bytes is 4194305; allowed is 1 to 4194304"
+        );
+        assert!(refused(|config| config.channels.max_subscriptions = 0).contains("channels.max_subscriptions"));
+        assert!(refused(|config| config.channels.max_channels = 0).contains("channels.max_channels"));
+        for name in ["a:b", "a\nb", &"a".repeat(256)] {
+            let namespaces = [(name.to_owned(), Namespace::default())].into();
+            assert!(refused(|config| config.channels.namespaces = namespaces).contains("channels.namespaces is"));
+        }
+        let namespace = Namespace { history_age: SECOND / 2, ..Namespace::default() };
+        let namespaces = [("room".to_owned(), namespace)].into();
+        assert!(refused(|config| config.channels.namespaces = namespaces).contains("*.history_age is 500ms"));
         assert!(refused(|config| config.origins = vec!["example.com".into()]).contains("origins is example.com"));
         assert!(refused(|config| config.log.filter = "a=b=c".into()).contains("log.filter"));
         assert!(refused(|config| config.quic.advertised_port = Some(0)).contains("advertised_port"));

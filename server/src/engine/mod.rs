@@ -94,7 +94,7 @@ pub(crate) trait Engine: Send + Sync {
     fn unsubscribe(&self, channel: &str);
 
     /// What is kept after a position, as much as a page takes; from the oldest on, if some of it is gone; without a position, as if everything was asked for.
-    /// After a position that is of another epoch or beyond the newest, nothing, and it is not complete.
+    /// After a position that is of another epoch or beyond the newest, nothing, and it is not complete. What the sink was given is in it, as long as it is kept.
     fn history<'a>(
         &'a self,
         channel: &'a str,
