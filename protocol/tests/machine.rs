@@ -273,12 +273,14 @@ fn a_client_that_asks_and_does_not_read_gets_so_many_answers_and_its_further_req
     let answers = machine.buffered_bytes() - full;
     assert_eq!(answers, (1..=asked as u64).map(|request| done(request).len() as u64).sum::<u64>());
 
-    // Two answers are acknowledged, and a part of the third: two more requests are read.
+    // One answer is acknowledged, and then another, and a part of the third: as many requests are read.
     while machine.poll_transmit(0, 65_536).is_some() {}
-    let received = full + (done(1).len() + done(2).len()) as u64 + 1;
-    machine.handle_frame(0, Frame::Ack { stream: 0, received, limit: 1 << 20 });
-    assert!(machine.poll_channel().is_some() && machine.poll_channel().is_some());
-    assert_eq!(machine.poll_channel(), None);
+    let first = full + done(1).len() as u64;
+    for received in [first, first + done(2).len() as u64 + 1] {
+        machine.handle_frame(0, Frame::Ack { stream: 0, received, limit: 1 << 20 });
+        assert!(machine.poll_channel().is_some());
+        assert_eq!(machine.poll_channel(), None);
+    }
 }
 
 #[test]
@@ -309,4 +311,25 @@ fn what_a_client_asked_before_it_closed_is_handled_and_not_answered() {
         assert!(matches!(machine.answer_channel(failed), Err(TrySendError::Closed(_))));
     }
     assert_eq!(asked, 100);
+}
+
+#[test]
+fn a_server_that_goes_away_answers_first() {
+    // The client's request was acknowledged and its answer refused: it could not know what had become of it.
+    let mut machine = server(Config::default());
+    arrive(&mut machine, publish(1, "a"));
+    arrive(&mut machine, publish(2, "b"));
+    machine.go_away(0, 0);
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    machine.handle_frame(0, Frame::GoAway { delay_ms: 0 });
+    assert_eq!(machine.closing(), None);
+    for request in 1..=2 {
+        assert!(machine.poll_channel().is_some());
+        assert!(matches!(machine.send_channel(done(9)), Err(TrySendError::Closed(_))), "nothing else is begun");
+        machine.answer_channel(done(request)).expect("it is still open");
+        assert_eq!(machine.closing(), None);
+        while machine.poll_transmit(0, 65_536).is_some() {}
+        machine.handle_frame(0, Frame::Ack { stream: 0, received: request * done(1).len() as u64, limit: 1 << 20 });
+    }
+    assert_eq!(machine.closing().map(|close| close.code), Some(Code::ShuttingDown as u32));
 }

@@ -41,7 +41,10 @@ impl Machine {
     /// # Errors
     /// [`TrySendError`]; the message was then not taken.
     pub fn send_channel(&mut self, message: Bytes) -> Result<(), TrySendError> {
-        self.check_channel(&message)?;
+        if let Some(close) = self.refusal() {
+            return Err(TrySendError::Closed(close));
+        }
+        self.check_length(&message)?;
         if !self.has_room() {
             return Err(TrySendError::Full);
         }
@@ -49,13 +52,17 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes the answer to a request, as [`Machine::send_channel`] does, but also when the buffer is full.
+    /// Takes the answer to a request, as [`Machine::send_channel`] does, but also when the buffer is full, and when the server is about to go: the client's last
+    /// requests are answered before the session is closed.
     ///
     /// # Errors
     /// [`TrySendError`], but never `Full`; the answer was then not taken.
     pub fn answer_channel(&mut self, answer: Bytes) -> Result<(), TrySendError> {
         self.answers.owed = self.answers.owed.saturating_sub(1);
-        self.check_channel(&answer)?;
+        if let Some(close) = self.closing() {
+            return Err(TrySendError::Closed(close.clone()));
+        }
+        self.check_length(&answer)?;
         let is_beyond = !self.has_room();
         self.push_channel(answer);
         if is_beyond {
@@ -64,10 +71,12 @@ impl Machine {
         Ok(())
     }
 
-    fn check_channel(&self, message: &Bytes) -> Result<(), TrySendError> {
-        if let Some(close) = self.refusal() {
-            return Err(TrySendError::Closed(close));
-        }
+    /// Whether every request that has come is answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answers.owed == 0 && (self.role == Role::Client || !self.inbox.has_channels())
+    }
+
+    fn check_length(&self, message: &Bytes) -> Result<(), TrySendError> {
         let max = self.config.max_message_bytes.saturating_add(MAX_CHANNEL_OVERHEAD);
         // Before the body there are its kind and its length.
         let len = message.len().saturating_sub(1 + varint::len(message.len() as u64));

@@ -69,6 +69,10 @@ impl Inbox {
         oldest.map(|(_, link, _)| link)
     }
 
+    pub(super) fn has_channels(&self) -> bool {
+        !self.channels.0.is_empty()
+    }
+
     pub(super) fn pop(&mut self) -> Option<Arrived> {
         if self.datagrams.front().is_some_and(|(before, ..)| *before <= self.messages_taken) {
             return self.datagrams.pop_front().map(|(_, link, payload)| Arrived::Datagram(payload, link));

@@ -8,6 +8,9 @@ use throughline_protocol::{ChannelCode, ChannelMessage, Close, Code, channel};
 use super::Session;
 use super::shared::Shared;
 
+#[cfg(test)]
+mod tests;
+
 /// Handles what clients say about channels: the hub.
 pub(crate) trait ChannelHandler: Send + Sync {
     /// A request of this session: SUBSCRIBE, UNSUBSCRIBE or PUBLISH, each with a number above those before. Owes one [`Session::answer`], now or later. One session's

@@ -237,6 +237,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         }
         core.machine.link_lost(now(), "the connection was closed while something was being sent");
         self.detach(core);
+        cx.waker().wake_by_ref(); // what came is for the application, and for whoever handles channels
     }
 
     /// The current link is gone.
