@@ -118,7 +118,8 @@ fn wrong_arrows_are_found() {
 
 fn wrong_arrows(sources: &BTreeMap<Module, String>) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (module, source) in sources {
+    // Tests may build what they need of any layer.
+    for (module, source) in sources.iter().filter(|(module, _)| !module.ends_with("::tests")) {
         let Some((layer, allowed)) = rule_for(module) else { continue };
         for used in uses(module, source) {
             let inside = is_within(&used, layer) && layer != "transport";

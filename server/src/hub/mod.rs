@@ -6,6 +6,8 @@
 //! Locks are taken in this order, and each for a moment: the map of topics, a topic, a subscriber, a session's machine.
 
 mod subscriber;
+#[cfg(test)]
+mod tests;
 mod topic;
 
 use std::collections::HashMap;

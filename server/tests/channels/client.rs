@@ -48,10 +48,6 @@ impl Channels {
         Self { client, state: Mutex::default() }
     }
 
-    pub(crate) fn into_client(self) -> Client {
-        self.client
-    }
-
     // ---- asking ----
 
     /// Asks, and does not wait for the answer. Returns the number of the request.

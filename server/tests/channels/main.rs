@@ -9,6 +9,8 @@ mod common;
 mod client;
 mod delivery;
 mod recovery;
+mod requests;
+mod slow;
 
 use std::time::Duration;
 

@@ -1,0 +1,584 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use throughline_protocol::limits::ACK_DELAY_US;
+use throughline_protocol::machine::{Config as MachineConfig, LinkTraits};
+use throughline_protocol::{Decoder, Frame, Machine, ResumeKey};
+use tokio::sync::watch;
+
+use super::*;
+use crate::config::Slow;
+use crate::engine::memory::{Bounds, MemoryEngine};
+use crate::session::Identity;
+use crate::session::shared::{Shared, now};
+
+/// The buffer of a session here: sixteen publications of [`LONG`] bytes.
+const BUFFER: u64 = 16_384;
+const LONG: usize = 1_000;
+
+/// An engine that fails, hesitates, repeats and loses as it is told.
+struct Scripted {
+    memory: MemoryEngine,
+    is_down: AtomicBool,
+    /// Answers wait while it is true.
+    holds: watch::Sender<bool>,
+    delivery: Arc<Delivery>,
+    subscriptions: AtomicUsize,
+}
+
+/// How often each publication reaches the hub.
+struct Delivery {
+    times: AtomicU64,
+    hub: Arc<dyn Sink>,
+}
+
+impl Sink for Delivery {
+    fn publication(&self, channel: &str, epoch: u64, publication: &Publication) {
+        for _ in 0..self.times.load(Ordering::SeqCst) {
+            self.hub.publication(channel, epoch, publication);
+        }
+    }
+}
+
+impl Scripted {
+    async fn after_all<T>(&self, done: impl Future<Output = Result<T, EngineError>>) -> Result<T, EngineError> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(EngineError::Unavailable("it is down".into()));
+        }
+        let done = done.await;
+        drop(self.holds.subscribe().wait_for(|holds| !holds).await);
+        done
+    }
+}
+
+impl Engine for Scripted {
+    fn publish<'a>(
+        &'a self,
+        channel: &'a str,
+        message: Message,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Position, EngineError>> {
+        self.after_all(self.memory.publish(channel, message, retention)).boxed()
+    }
+
+    fn subscribe<'a>(&'a self, channel: &'a str, retention: Retention) -> BoxFuture<'a, Result<Position, EngineError>> {
+        let subscribe = self.after_all(self.memory.subscribe(channel, retention));
+        async move {
+            let position = subscribe.await?;
+            self.subscriptions.fetch_add(1, Ordering::SeqCst);
+            Ok(position)
+        }
+        .boxed()
+    }
+
+    fn unsubscribe(&self, channel: &str) {
+        self.memory.unsubscribe(channel);
+        self.subscriptions.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn history<'a>(
+        &'a self,
+        channel: &'a str,
+        after: Option<Position>,
+        page: Page,
+    ) -> BoxFuture<'a, Result<History, EngineError>> {
+        self.after_all(self.memory.history(channel, after, page)).boxed()
+    }
+
+    fn run(&self) -> BoxFuture<'_, ()> {
+        self.memory.run()
+    }
+}
+
+/// A hub in which clients may do everything, and its engine.
+struct Stage {
+    hub: Hub,
+    engine: Arc<Scripted>,
+}
+
+impl Stage {
+    fn new(namespace: Namespace) -> Self {
+        let mut config = ChannelsConfig::default();
+        config.namespaces.insert(String::new(), Namespace { subscribe: true, publish: true, ..namespace });
+        let mut engine = None;
+        let hub = Hub::new(config, None, CancellationToken::new(), |sink| {
+            let delivery = Arc::new(Delivery { times: AtomicU64::new(1), hub: sink });
+            let bounds = Bounds { channels: 100, bytes: 1 << 24 };
+            let scripted = Arc::new(Scripted {
+                memory: MemoryEngine::new(bounds, Arc::clone(&delivery) as Arc<dyn Sink>),
+                is_down: AtomicBool::new(false),
+                holds: watch::Sender::new(false),
+                delivery,
+                subscriptions: AtomicUsize::new(0),
+            });
+            engine = Some(Arc::clone(&scripted));
+            scripted
+        });
+        Self { hub, engine: engine.expect("it was made") }
+    }
+
+    fn hold(&self, holds: bool) {
+        self.engine.holds.send_replace(holds);
+    }
+
+    fn is_down(&self, is_down: bool) {
+        self.engine.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    /// How often the hub is given what is published from now on.
+    fn deliver(&self, times: u64) {
+        self.engine.delivery.times.store(times, Ordering::SeqCst);
+    }
+
+    async fn publish(&self, channel: &str, len: usize) -> Position {
+        self.hub.channel(channel).publish(vec![7; len]).await.expect("the engine is there")
+    }
+
+    /// Topics, subscribers, and subscriptions of the engine.
+    fn held(&self) -> [usize; 3] {
+        let inner = &self.hub.0;
+        let (topics, subscribers) = (inner.topics.read().len(), inner.subscribers.lock().len());
+        [topics, subscribers, self.engine.subscriptions.load(Ordering::SeqCst)]
+    }
+}
+
+/// A session whose two machines talk when a test lets them.
+struct Pair {
+    shared: Arc<Shared>,
+    session: Session,
+    client: Machine,
+    last_request: u64,
+}
+
+impl Pair {
+    fn new(id: u8) -> Self {
+        let (id, key) = (SessionId([id; 16]), ResumeKey([2; 16]));
+        let config = MachineConfig { send_buffer_bytes: BUFFER, ..MachineConfig::default() };
+        let mut machine = Machine::server(config, id, key);
+        machine.link_opened(now(), LinkTraits::default());
+        let shared = Arc::new(Shared::new(machine, id, key, Identity::anonymous(), None));
+        let mut client = Machine::client(MachineConfig::default());
+        client.link_opened(now(), LinkTraits::default());
+        let mut pair = Self { session: Session::new(Arc::clone(&shared)), shared, client, last_request: 0 };
+        pair.talk();
+        assert!(pair.client.is_open());
+        pair
+    }
+
+    /// Whatever one has to say reaches the other.
+    fn talk(&mut self) {
+        for _ in 0..3 {
+            let mut core = self.shared.lock();
+            while let Some(packet) = core.machine.poll_transmit(now(), 65_536) {
+                frames(packet.into_bytes()).for_each(|frame| self.client.handle_frame(now(), frame));
+            }
+            self.client.handle_timeout(now() + ACK_DELAY_US); // no ACK waits for company here
+            while let Some(packet) = self.client.poll_transmit(now(), 65_536) {
+                frames(packet.into_bytes()).for_each(|frame| core.machine.handle_frame(now(), frame));
+            }
+            self.shared.notify(&mut core);
+        }
+    }
+
+    /// The driver hands on a request.
+    fn ask(&mut self, stage: &Stage, request: impl FnOnce(u64) -> ChannelMessage) -> u64 {
+        self.last_request += 1;
+        let request = request(self.last_request);
+        stage.hub.handle(&self.session, request).expect("it keeps the rules");
+        self.last_request
+    }
+
+    fn subscribe(&mut self, stage: &Stage, channel: &str, position: Option<Position>) -> u64 {
+        self.ask(stage, |request| ChannelMessage::Subscribe { request, channel: channel.into(), position })
+    }
+
+    fn unsubscribe(&mut self, stage: &Stage, channel: &str) -> u64 {
+        self.ask(stage, |request| ChannelMessage::Unsubscribe { request, channel: channel.into() })
+    }
+
+    fn publish(&mut self, stage: &Stage, channel: &str) -> u64 {
+        self.ask(stage, |request| ChannelMessage::Publish { request, channel: channel.into(), data: "x".into() })
+    }
+
+    /// Everything that the client hears until nobody has anything to do or to say.
+    async fn hear(&mut self) -> Vec<ChannelMessage> {
+        let mut heard = Vec::new();
+        let mut quiet = 0;
+        while quiet < 3 {
+            settle().await;
+            self.talk();
+            let before = heard.len();
+            while let Some(body) = self.client.poll_channel() {
+                heard.push(channel::decode(body).expect("it is well-formed"));
+            }
+            quiet = if heard.len() == before { quiet + 1 } else { 0 };
+        }
+        heard
+    }
+
+    fn end(&self, stage: &Stage) {
+        self.session.close(0, "");
+        stage.hub.closed(&self.session);
+    }
+}
+
+fn frames(packet: Bytes) -> impl Iterator<Item = Frame> {
+    let mut decoder = Decoder::new();
+    decoder.push(packet);
+    std::iter::from_fn(move || decoder.next_frame().expect("a machine writes frames"))
+}
+
+/// Lets every task do what it can: there is but one thread.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What was heard, in short.
+fn short(heard: &[ChannelMessage]) -> Vec<String> {
+    let short = |message: &ChannelMessage| match message {
+        ChannelMessage::Subscribed { request, recovered, position, .. } => {
+            format!("{request} subscribed at {}{}", position.offset, if *recovered { ", recovered" } else { "" })
+        }
+        ChannelMessage::Done { request, position } => format!("{request} done {}", position.offset),
+        ChannelMessage::Failed { request, code, .. } => format!("{request} {}", name(*code)),
+        ChannelMessage::Publication { offset, .. } => offset.to_string(),
+        ChannelMessage::Unsubscribed { code, .. } => name(*code).to_owned(),
+        ChannelMessage::Skipped { offset, .. } => format!("skipped to {offset}"),
+        other => panic!("{other:?} from a server"),
+    };
+    heard.iter().map(short).collect()
+}
+
+fn name(code: u64) -> &'static str {
+    ChannelCode::from_number(code).expect("a code of the table").name()
+}
+
+/// Offsets, as [`short`] says them.
+fn offsets(offsets: impl IntoIterator<Item = u64>) -> Vec<String> {
+    offsets.into_iter().map(|offset| offset.to_string()).collect()
+}
+
+#[tokio::test]
+async fn an_engine_that_is_down_fails_what_needs_it_and_nothing_else() {
+    let stage = Stage::new(Namespace::default());
+    let mut pair = Pair::new(1);
+    stage.is_down(true);
+    pair.subscribe(&stage, "a", None);
+    pair.publish(&stage, "a");
+    pair.unsubscribe(&stage, "a");
+    assert_eq!(short(&pair.hear().await), ["1 UNAVAILABLE", "2 UNAVAILABLE", "3 NOT_SUBSCRIBED"]);
+    assert_eq!(stage.held(), [0, 1, 0]);
+    let room = stage.hub.channel("a");
+    assert!(matches!(room.publish("x").await, Err(PublishError::Unavailable(_))));
+    assert!(matches!(room.history(None, 1).await, Err(HistoryError::Unavailable(_))));
+    stage.is_down(false);
+    pair.subscribe(&stage, "a", None);
+    pair.publish(&stage, "a");
+    assert_eq!(short(&pair.hear().await), ["4 subscribed at 0", "1", "5 done 1"]);
+    assert_eq!(stage.held(), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_repeat_is_dropped_and_a_hole_is_filled() {
+    let stage = Stage::new(Namespace::default());
+    let mut pair = Pair::new(1);
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    stage.deliver(2);
+    stage.publish("a", 1).await;
+    stage.deliver(0);
+    stage.publish("a", 1).await;
+    settle().await;
+    stage.publish("a", 1).await;
+    assert_eq!(short(&pair.hear().await), ["1 subscribed at 0", "1"], "it cannot know of more yet");
+    stage.deliver(1);
+    stage.publish("a", 1).await;
+    stage.publish("a", 1).await;
+    assert_eq!(short(&pair.hear().await), ["2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn a_count_that_begins_anew_ends_the_subscriptions() {
+    let stage = Stage::new(Namespace::default());
+    let [mut pair, mut slow] = [1, 2].map(Pair::new);
+    pair.subscribe(&stage, "a", None);
+    slow.subscribe(&stage, "a", None);
+    settle().await;
+    let mut position = Position::default();
+    for _ in 0..17 {
+        position = stage.publish("a", LONG).await;
+        pair.talk();
+    }
+    let anew = Publication { offset: 1, message: "x".into() };
+    stage.engine.delivery.hub.publication("a", position.epoch % 1_000 + 1, &anew);
+    for pair in [&mut pair, &mut slow] {
+        let heard = short(&pair.hear().await);
+        assert_eq!(heard.last().map(String::as_str), Some("UNAVAILABLE"), "{heard:?}");
+        let publications = &heard[1..heard.len() - 1];
+        assert_eq!(publications, offsets(1..=publications.len() as u64));
+        assert!(publications.len() >= 16);
+    }
+    assert_eq!(stage.held(), [0, 2, 0]);
+    pair.subscribe(&stage, "a", None);
+    assert_eq!(short(&pair.hear().await), ["2 subscribed at 17"]);
+}
+
+#[tokio::test]
+async fn requests_of_a_session_stay_in_order_while_the_engine_hesitates() {
+    let stage = Stage::new(Namespace::default());
+    let [mut pair, mut other] = [1, 2].map(Pair::new);
+    stage.hold(true);
+    pair.subscribe(&stage, "a", None);
+    pair.publish(&stage, "a");
+    pair.unsubscribe(&stage, "a");
+    pair.publish(&stage, "a");
+    pair.unsubscribe(&stage, "a");
+    pair.subscribe(&stage, "a", None);
+    other.subscribe(&stage, "a", None);
+    assert!(pair.hear().await.is_empty());
+    stage.hold(false);
+    let expected =
+        ["1 subscribed at 0", "1", "2 done 1", "3 done 0", "4 done 2", "5 NOT_SUBSCRIBED", "6 subscribed at 2"];
+    assert_eq!(short(&pair.hear().await), expected);
+    assert_eq!(stage.held(), [1, 2, 1], "both share one subscription of the engine");
+    let heard = short(&other.hear().await);
+    assert!(heard[0].starts_with("1 subscribed at") && heard.len() <= 3, "{heard:?}");
+}
+
+#[tokio::test]
+async fn what_is_published_while_a_subscription_begins_comes_once() {
+    let stage = Stage::new(Namespace::default());
+    let mut pair = Pair::new(1);
+    let first = stage.publish("a", 1).await;
+    stage.publish("a", 1).await;
+    stage.hold(true);
+    // The engine has subscribed, and its answer is under way.
+    pair.subscribe(&stage, "a", Some(first));
+    settle().await;
+    let publishing = tokio::spawn({
+        let room = stage.hub.channel("a");
+        async move { room.publish("meanwhile").await }
+    });
+    settle().await;
+    stage.hold(false);
+    publishing.await.expect("it ends").expect("the engine is there");
+    stage.publish("a", 1).await;
+    assert_eq!(short(&pair.hear().await), ["1 subscribed at 1, recovered", "2", "3", "4"]);
+
+    let mut pair = Pair::new(2);
+    stage.hold(true);
+    pair.subscribe(&stage, "b", None);
+    settle().await;
+    let publishing = tokio::spawn({
+        let room = stage.hub.channel("b");
+        async move { room.publish("meanwhile").await }
+    });
+    settle().await;
+    stage.hold(false);
+    publishing.await.expect("it ends").expect("the engine is there");
+    stage.publish("b", 1).await;
+    assert_eq!(short(&pair.hear().await), ["1 subscribed at 1", "2"], "it begins with the next");
+}
+
+#[tokio::test]
+async fn what_is_published_while_the_history_is_read_comes_once() {
+    let stage = Stage::new(Namespace::default());
+    let [mut other, mut pair] = [1, 2].map(Pair::new);
+    other.subscribe(&stage, "a", None);
+    settle().await;
+    let first = stage.publish("a", 1).await;
+    stage.publish("a", 1).await;
+    stage.hold(true);
+    pair.subscribe(&stage, "a", Some(first));
+    settle().await;
+    stage
+        .engine
+        .memory
+        .publish("a", "meanwhile".into(), retention(&Namespace::default()))
+        .await
+        .expect("there is room");
+    stage.hold(false);
+    assert_eq!(short(&pair.hear().await), ["1 subscribed at 1, recovered", "2", "3"]);
+    assert_eq!(short(&other.hear().await), ["1 subscribed at 0", "1", "2", "3"]);
+}
+
+#[tokio::test]
+async fn a_session_that_ends_leaves_nothing_behind() {
+    let stage = Stage::new(Namespace::default());
+    let [mut pair, mut held, mut slow] = [1, 2, 3].map(Pair::new);
+    for channel in ["a", "b"] {
+        pair.subscribe(&stage, channel, None);
+        slow.subscribe(&stage, channel, None);
+    }
+    settle().await;
+    for _ in 0..40 {
+        stage.publish("a", LONG).await;
+        stage.publish("b", LONG).await;
+    }
+    settle().await;
+    assert_eq!(stage.hub.channel("a").subscribers(), 2);
+    stage.hold(true);
+    held.subscribe(&stage, "c", None);
+    settle().await;
+    assert_eq!(stage.held(), [3, 3, 2]);
+    for pair in [&pair, &held, &slow] {
+        pair.end(&stage);
+    }
+    stage.hold(false);
+    settle().await;
+    assert_eq!(stage.held(), [0, 0, 0]);
+    assert_eq!(stage.hub.channel("a").subscribers(), 0);
+    // No task of a session is left, and nobody holds it.
+    tokio::time::timeout(Duration::from_secs(20), stage.hub.settled()).await.expect("all tasks have ended");
+    for pair in [pair, held, slow] {
+        let shared = Arc::downgrade(&pair.shared);
+        drop(pair);
+        assert!(shared.upgrade().is_none(), "a session is held after its end");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_published_before_its_end_is_published() {
+    let stage = Stage::new(Namespace::default());
+    let mut pair = Pair::new(1);
+    stage.hold(true);
+    pair.publish(&stage, "a");
+    pair.publish(&stage, "a");
+    pair.subscribe(&stage, "a", None);
+    pair.end(&stage);
+    stage.hold(false);
+    settle().await;
+    assert_eq!(stage.hub.channel("a").history(None, 9).await.expect("it is there").newest.offset, 2);
+    assert_eq!(stage.held(), [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_subscriber_that_is_behind_everywhere_catches_up_everywhere() {
+    const COUNT: u64 = 80;
+    let stage = Stage::new(Namespace::default());
+    let mut pair = Pair::new(1);
+    for channel in ["a", "b", "c"] {
+        pair.subscribe(&stage, channel, None);
+    }
+    settle().await;
+    for _ in 0..COUNT {
+        for channel in ["a", "b", "c"] {
+            stage.publish(channel, LONG).await;
+        }
+        settle().await;
+        assert!(pair.session.buffered_bytes() < BUFFER + 2 * LONG as u64, "something is queued");
+    }
+    let mut last = HashMap::new();
+    for message in pair.hear().await {
+        match message {
+            ChannelMessage::Subscribed { number, position, .. } => drop(last.insert(number, position.offset)),
+            ChannelMessage::Publication { number, offset, .. } => {
+                let last = last.get_mut(&number).expect("it was subscribed to");
+                assert_eq!(offset, *last + 1);
+                *last = offset;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(last.values().copied().collect::<Vec<_>>(), [COUNT; 3]);
+    stage.publish("b", 1).await;
+    // At the head again: nothing is read for it.
+    stage.is_down(true);
+    assert_eq!(short(&pair.hear().await), offsets([COUNT + 1]));
+}
+
+#[tokio::test]
+async fn a_history_that_cannot_be_read_ends_the_subscription() {
+    let stage = Stage::new(Namespace::default());
+    let mut pair = Pair::new(1);
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    for _ in 0..30 {
+        stage.publish("a", LONG).await;
+    }
+    stage.is_down(true);
+    let heard = short(&pair.hear().await);
+    let (end, publications) = heard[1..].split_last().expect("something was heard");
+    assert_eq!(publications, offsets(1..=publications.len() as u64));
+    assert_eq!(end, "UNAVAILABLE");
+    stage.is_down(false);
+    stage.publish("a", 1).await;
+    assert!(pair.hear().await.is_empty(), "it has ended");
+    assert_eq!(stage.held(), [0, 1, 0]);
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_begun_again_gets_nothing_of_the_one_before() {
+    let stage = Stage::new(Namespace::default());
+    let mut pair = Pair::new(1);
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    for _ in 0..60 {
+        stage.publish("a", LONG).await;
+    }
+    settle().await;
+    // A piece of the history is in the hands of the task that catches up, and waits for room.
+    pair.unsubscribe(&stage, "a");
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    stage.publish("a", LONG).await;
+    let heard = short(&pair.hear().await);
+    let at = heard.iter().position(|message| message == "2 done 0").expect("it was ended");
+    assert_eq!(heard[at..], ["2 done 0", "3 subscribed at 60", "61"]);
+    assert_eq!(heard[1..at], offsets(1..at as u64));
+}
+
+#[tokio::test]
+async fn who_is_too_slow_for_the_history_is_told_what_is_lost() {
+    let stage = Stage::new(Namespace { history_count: 5, ..Namespace::default() });
+    let mut pair = Pair::new(1);
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    for _ in 0..100 {
+        stage.publish("a", LONG).await;
+    }
+    let heard = short(&pair.hear().await);
+    let at = heard.iter().position(|message| message == "skipped to 95").expect("something is lost");
+    assert_eq!(heard[1..at], offsets(1..at as u64));
+    assert_eq!(heard[at + 1..], offsets(96..=100));
+}
+
+#[tokio::test]
+async fn without_a_history_all_that_was_missed_is_lost_and_the_next_comes() {
+    let stage = Stage::new(Namespace { history_count: 0, ..Namespace::default() });
+    let mut pair = Pair::new(1);
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    for _ in 0..100 {
+        stage.publish("a", LONG).await;
+    }
+    let heard = short(&pair.hear().await);
+    assert_eq!(heard.last().map(String::as_str), Some("skipped to 100"));
+    stage.publish("a", LONG).await;
+    assert_eq!(short(&pair.hear().await), ["101"]);
+}
+
+#[tokio::test]
+async fn or_its_subscription_ends() {
+    let stage = Stage::new(Namespace { history_count: 5, slow: Slow::Disconnect, ..Namespace::default() });
+    let mut pair = Pair::new(1);
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    let mut newest = Position::default();
+    for _ in 0..100 {
+        newest = stage.publish("a", LONG).await;
+    }
+    let heard = short(&pair.hear().await);
+    let (end, publications) = heard[1..].split_last().expect("something was heard");
+    assert_eq!(end, "TOO_SLOW");
+    assert_eq!(publications, offsets(1..=publications.len() as u64));
+    assert_eq!(stage.held(), [0, 1, 0]);
+    let last = Position { offset: publications.len() as u64, ..newest };
+    pair.subscribe(&stage, "a", Some(last));
+    assert_eq!(short(&pair.hear().await), ["2 subscribed at 100"]);
+}
