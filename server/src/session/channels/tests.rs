@@ -5,9 +5,7 @@ use futures_util::poll;
 use parking_lot::Mutex;
 use throughline_protocol::limits::{ACK_DELAY_US, MAX_CHANNEL_ANSWERS};
 use throughline_protocol::machine::{Config, LinkTraits};
-use throughline_protocol::{
-    Decoder, Event, Frame, Machine, Message, Packet, Position, ResumeKey, SessionId, TrySendError,
-};
+use throughline_protocol::{Decoder, Machine, Message, Packet, Position, ResumeKey, SessionId, TrySendError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
