@@ -304,13 +304,12 @@ fn what_a_client_asked_before_it_closed_is_handled_and_not_answered() {
         arrive(&mut machine, publish(request, "a"));
     }
     machine.handle_frame(0, Frame::Close(Close::application(0, "")));
-    let mut asked = 0;
-    while machine.poll_channel().is_some() {
-        asked += 1;
-        let failed = ChannelMessage::failed(1, ChannelCode::Unavailable, "").encode();
-        assert!(matches!(machine.answer_channel(failed), Err(TrySendError::Closed(_))));
+    // All of it, though whoever handles it takes his time: it costs no answers.
+    for _ in 1..=100 {
+        assert!(machine.poll_channel().is_some());
     }
-    assert_eq!(asked, 100);
+    let failed = ChannelMessage::failed(1, ChannelCode::Unavailable, "").encode();
+    assert!(matches!(machine.answer_channel(failed), Err(TrySendError::Closed(_))));
 }
 
 #[test]
