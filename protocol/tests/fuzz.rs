@@ -91,6 +91,9 @@ fn machine() {
             input.extend([0, first.len() as u8]);
             input.extend(first);
             for _ in 0..random.below(80) {
+                if random.below(8) == 0 {
+                    input.extend([6, 5, 2, 3, 2, 1, 0]); // on stream 0: an UNSUBSCRIBE
+                }
                 input.extend([8 + random.below(15) as u8]);
                 input.extend(random.bytes(9));
             }
