@@ -63,7 +63,7 @@ pub(crate) enum EngineError {
     Full,
     /// What keeps the channels cannot be reached. Asking again later may help.
     #[cfg_attr(not(test), expect(dead_code, reason = "the engine of one node is always there"))]
-    #[error("what keeps the channels cannot be reached: {0}")]
+    #[error("{0}")]
     Unavailable(String),
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Locks are taken in this order, and each for a moment: the map of topics, a topic, a subscriber, a session's machine.
 
+mod encoded;
 mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::config::{ChannelsConfig, Namespace};
 use crate::engine::{Engine, EngineError, History, Page, Publication, Retention, Sink};
 use crate::session::Session;
 use crate::session::channels::ChannelHandler;
+use encoded::Encoded;
 use subscriber::Subscriber;
 use topic::Topic;
 
@@ -92,7 +94,7 @@ pub enum PublishError {
     #[error("the server has no room for a further channel")]
     TooManyChannels,
     /// What keeps the channels cannot be reached. It may have been published in spite of that; publishing it again may repeat it.
-    #[error("{0}")]
+    #[error("what keeps the channels cannot be reached: {0}")]
     Unavailable(String),
 }
 
@@ -104,7 +106,7 @@ pub enum HistoryError {
     #[error("not a name of a channel: it takes 1 to 255 bytes, without control characters")]
     BadChannel,
     /// What keeps the channels cannot be reached. Asking again later may help.
-    #[error("{0}")]
+    #[error("what keeps the channels cannot be reached: {0}")]
     Unavailable(String),
 }
 
@@ -119,6 +121,8 @@ struct Inner {
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     /// The number that was given to a topic last.
     last_number: AtomicU64,
+    /// What those read who are behind.
+    encoded: Encoded,
     /// The sessions that have asked for something.
     subscribers: Mutex<HashMap<SessionId, Arc<Subscriber>>>,
     /// What is done for sessions: at most two for each.
@@ -141,6 +145,7 @@ impl Hub {
             engine: make(Arc::new(Arrivals(Weak::clone(inner)))),
             topics: RwLock::default(),
             last_number: AtomicU64::new(0),
+            encoded: Encoded::default(),
             subscribers: Mutex::default(),
             tasks: TaskTracker::new(),
             ended,
@@ -228,7 +233,7 @@ impl Inner {
         let published = self.engine.publish(name, message, retention(&self.namespace(name))).await;
         published.map_err(|error| match error {
             EngineError::Full => PublishError::TooManyChannels,
-            EngineError::Unavailable(_) => PublishError::Unavailable(error.to_string()),
+            EngineError::Unavailable(reason) => PublishError::Unavailable(reason),
         })
     }
 
@@ -283,7 +288,8 @@ impl Inner {
             topic.started_at(position);
             Ok(())
         };
-        topic.started.get_or_try_init(|| start).await.map(|()| ())
+        topic.started.get_or_try_init(|| start).await?;
+        Ok(())
     }
 
     /// Who had [joined](Inner::join) is subscribed, or will not be.

@@ -99,7 +99,7 @@ impl Subscriber {
                         self.session.answer(&ChannelMessage::Done { request: number, position });
                         Ok(())
                     }
-                    Err(error) => Err((code(&error), error.to_string())),
+                    Err(error) => Err(refused(&error)),
                 },
                 _ => Ok(()), // a server's own
             };
@@ -144,7 +144,7 @@ impl Subscriber {
         hub.release(&topic);
         result.map_err(|error| match error {
             EngineError::Full => (ChannelCode::TooMany, error.to_string()),
-            EngineError::Unavailable(_) => (ChannelCode::Unavailable, error.to_string()),
+            EngineError::Unavailable(_) => unavailable(),
         })
     }
 
@@ -161,7 +161,7 @@ impl Subscriber {
             Some(position) => Some((position, hub.engine.history(&topic.name, since, PIECE).await?)),
             None => None,
         };
-        if topic.admit(self, request, since) {
+        if topic.admit(self, request, since, &hub.encoded) {
             self.fall_behind(hub, topic);
         }
         Ok(())
@@ -211,7 +211,7 @@ impl Subscriber {
             Need::History(after) => match hub.engine.history(&topic.name, Some(after), PIECE).await {
                 Ok(history) => {
                     let mut piece = Piece::new(after, history);
-                    while topic.give(id, &mut piece) {
+                    while topic.give(id, &mut piece, &hub.encoded) {
                         self.session.room().await;
                     }
                 }
@@ -228,11 +228,17 @@ impl Subscriber {
     }
 }
 
-fn code(error: &PublishError) -> ChannelCode {
-    match error {
+fn refused(error: &PublishError) -> Failure {
+    let code = match error {
         PublishError::BadChannel => ChannelCode::BadChannel,
         PublishError::TooLarge { .. } => ChannelCode::TooLarge,
         PublishError::TooManyChannels => ChannelCode::TooMany,
-        PublishError::Unavailable(_) => ChannelCode::Unavailable,
-    }
+        PublishError::Unavailable(_) => return unavailable(),
+    };
+    (code, error.to_string())
+}
+
+/// Why is for the server's operator, and not for its clients.
+fn unavailable() -> Failure {
+    (ChannelCode::Unavailable, "what keeps the channels cannot be reached".into())
 }

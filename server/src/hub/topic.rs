@@ -9,6 +9,7 @@ use throughline_protocol::channel::Position;
 use throughline_protocol::{ChannelCode, ChannelMessage, SessionId, TrySendError};
 use tokio::sync::OnceCell;
 
+use super::encoded::{Encoded, encode};
 use super::subscriber::Subscriber;
 use crate::config::{Namespace, Slow};
 use crate::engine::{History, Publication};
@@ -129,7 +130,7 @@ impl Topic {
             }
             // After a hole everybody reads what is missing.
             let sent = if offset == cursor.sent + 1 {
-                let bytes = encoded.get_or_insert_with(|| self.publication(publication));
+                let bytes = encoded.get_or_insert_with(|| encode(self.number, publication));
                 cursor.send(bytes.clone())
             } else {
                 Err(Unsent::Full)
@@ -153,6 +154,7 @@ impl Topic {
         subscriber: &Arc<Subscriber>,
         request: u64,
         since: Option<(Position, History)>,
+        encoded: &Encoded,
     ) -> bool {
         let mut state = self.state.lock();
         if !subscriber.enter(self) {
@@ -171,7 +173,7 @@ impl Topic {
         drop(state);
         if let Some((position, history)) = recovered {
             // What was read already need not be read again.
-            self.give(id, &mut Piece::new(position, history));
+            self.give(id, &mut Piece::new(position, history), encoded);
         }
         self.is_behind(id)
     }
@@ -214,12 +216,15 @@ impl Topic {
     }
 
     /// Gives a subscriber that is behind what comes next of a piece of history. True when there was no room for all of it.
-    pub(super) fn give(&self, id: SessionId, piece: &mut Piece) -> bool {
+    pub(super) fn give(&self, id: SessionId, piece: &mut Piece, encoded: &Encoded) -> bool {
         let mut state = self.state.lock();
         let State { newest, cursors, .. } = &mut *state;
         let Some(cursor) = cursors.get_mut(&id).filter(|cursor| cursor.is_behind && cursor.end.is_none()) else {
             return false;
         };
+        if piece.after.epoch != newest.epoch {
+            return false; // it was read for a subscription that this session has ended since
+        }
         if piece.newest.epoch != newest.epoch {
             cursor.end = Some(BEGAN_ANEW);
             return false;
@@ -232,7 +237,7 @@ impl Topic {
             }
             given = cursor.skip(self.number, piece);
         }
-        match given.and_then(|()| self.give_publications(cursor, piece)) {
+        match given.and_then(|()| cursor.give(self.number, piece, encoded)) {
             Ok(()) => {
                 cursor.is_behind = cursor.sent < newest.offset;
                 false
@@ -243,25 +248,6 @@ impl Topic {
                 false
             }
         }
-    }
-
-    fn give_publications(&self, cursor: &mut Cursor, piece: &mut Piece) -> Result<(), Unsent> {
-        while let Some(publication) = piece.publications.front() {
-            if publication.offset > cursor.sent + 1 {
-                break; // it was read for a subscription that this session has ended since
-            }
-            if publication.offset == cursor.sent + 1 {
-                cursor.send(self.publication(publication))?;
-                cursor.sent = publication.offset;
-            }
-            piece.publications.pop_front();
-        }
-        Ok(())
-    }
-
-    fn publication(&self, publication: &Publication) -> Bytes {
-        let Publication { offset, message } = publication;
-        ChannelMessage::Publication { number: self.number, offset: *offset, data: message.clone() }.encode()
     }
 }
 
@@ -274,6 +260,21 @@ impl Cursor {
             // What is too long for a session was too long to be published.
             TrySendError::Closed(_) | TrySendError::TooLarge { .. } => Unsent::Gone,
         })
+    }
+
+    /// Sends what comes next of a piece.
+    fn give(&mut self, number: u64, piece: &mut Piece, encoded: &Encoded) -> Result<(), Unsent> {
+        while let Some(publication) = piece.publications.front() {
+            if publication.offset > self.sent + 1 {
+                break; // it was read for a subscription that this session has ended since
+            }
+            if publication.offset == self.sent + 1 {
+                self.send(encoded.publication(number, piece.after.epoch, publication))?;
+                self.sent = publication.offset;
+            }
+            piece.publications.pop_front();
+        }
+        Ok(())
     }
 
     /// Goes on with what the history still has.

@@ -129,6 +129,11 @@ impl Channels {
         }
     }
 
+    /// What came while an answer was waited for, and was not asked for since.
+    pub(crate) fn take_heard(&self) -> VecDeque<ChannelMessage> {
+        std::mem::take(&mut self.state.lock().heard)
+    }
+
     /// The next publication: the channel's number, its offset, and what was published.
     pub(crate) async fn publication(&self) -> (u64, u64, Message) {
         match self.next().await {

@@ -6,6 +6,7 @@
 #[expect(dead_code, unused_imports, reason = "it is made for the tests of sessions, too")]
 mod common;
 
+mod chance;
 mod client;
 mod delivery;
 mod recovery;
