@@ -15,6 +15,7 @@ const FILES = [
   'tls',
   'hostile',
   'netem',
+  'channels',
   'sleep',
   'fresh',
   'endurance',
