@@ -297,9 +297,55 @@ async fn a_repeat_is_dropped_and_a_hole_is_filled() {
     stage.publish("a", 1).await;
     assert_eq!(short(&pair.hear().await), ["1 subscribed at 0", "1"], "it cannot know of more yet");
     stage.deliver(1);
-    stage.publish("a", 1).await;
+    let fourth = stage.publish("a", 1).await;
     stage.publish("a", 1).await;
     assert_eq!(short(&pair.hear().await), ["2", "3", "4", "5"]);
+    let late = Publication { offset: 4, message: "x".into() };
+    stage.engine.delivery.hub.publication("a", fourth.epoch, &late);
+    let mut other = Pair::new(2);
+    other.subscribe(&stage, "a", None);
+    assert_eq!(short(&other.hear().await), ["1 subscribed at 5"]);
+    assert!(pair.hear().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_history_knows_and_the_hub_does_not_is_not_waited_for() {
+    let stage = Stage::new(Namespace::default());
+    let [mut pair, mut other] = [1, 2].map(Pair::new);
+    other.subscribe(&stage, "a", None);
+    settle().await;
+    let first = stage.publish("a", 1).await;
+    stage.deliver(0);
+    stage.publish("a", 1).await;
+    stage.publish("a", 1).await;
+    pair.subscribe(&stage, "a", Some(first));
+    assert_eq!(short(&pair.hear().await), ["1 subscribed at 1, recovered", "2", "3"]);
+    stage.deliver(1);
+    stage.publish("a", 1).await;
+    assert_eq!(short(&pair.hear().await), ["4"]);
+    assert_eq!(short(&other.hear().await), ["1 subscribed at 0", "1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn a_channel_whose_last_subscriber_leaves_while_another_comes_stays() {
+    let stage = Stage::new(Namespace::default());
+    let [mut leaves, mut comes] = [1, 2].map(Pair::new);
+    leaves.subscribe(&stage, "a", None);
+    settle().await;
+    let first = stage.publish("a", 1).await;
+    stage.hold(true);
+    comes.subscribe(&stage, "a", Some(first));
+    settle().await;
+    leaves.unsubscribe(&stage, "a");
+    assert_eq!(short(&leaves.hear().await), ["1 subscribed at 0", "1", "2 done 0"]);
+    stage.hold(false);
+    settle().await;
+    stage.publish("a", 1).await;
+    assert_eq!(short(&comes.hear().await), ["1 subscribed at 1, recovered", "2"]);
+    assert_eq!(stage.held(), [1, 2, 1]);
+    comes.unsubscribe(&stage, "a");
+    settle().await;
+    assert_eq!(stage.held(), [0, 2, 0]);
 }
 
 #[tokio::test]
@@ -546,6 +592,21 @@ async fn who_is_too_slow_for_the_history_is_told_what_is_lost() {
     let at = heard.iter().position(|message| message == "skipped to 95").expect("something is lost");
     assert_eq!(heard[1..at], offsets(1..at as u64));
     assert_eq!(heard[at + 1..], offsets(96..=100));
+}
+
+#[tokio::test]
+async fn what_is_kept_and_finds_no_room_at_once_comes_after_what_is_lost() {
+    let stage = Stage::new(Namespace { history_count: 50, ..Namespace::default() });
+    let mut pair = Pair::new(1);
+    pair.subscribe(&stage, "a", None);
+    settle().await;
+    for _ in 0..200 {
+        stage.publish("a", LONG).await;
+    }
+    let heard = short(&pair.hear().await);
+    let at = heard.iter().position(|message| message == "skipped to 150").expect("something is lost");
+    assert_eq!(heard[1..at], offsets(1..at as u64));
+    assert_eq!(heard[at + 1..], offsets(151..=200));
 }
 
 #[tokio::test]

@@ -167,7 +167,9 @@ impl Topic {
             ChannelMessage::Subscribed { request, number: self.number, recovered: recovered.is_some(), position };
         subscriber.session.answer(&answer);
         let subscriber = Arc::clone(subscriber);
-        let is_behind = position.offset < newest.offset;
+        // The history may know of more than has come here.
+        let has_missed = recovered.as_ref().is_some_and(|(_, history)| !history.publications.is_empty());
+        let is_behind = has_missed || position.offset < newest.offset;
         let id = subscriber.session.id();
         state.cursors.insert(id, Cursor { subscriber, sent: position.offset, is_behind, end: None });
         drop(state);
