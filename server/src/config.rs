@@ -204,7 +204,7 @@ pub struct ChannelsConfig {
     /// Channels that are subscribed to or remembered, in all. Default 100,000: ten for each session, and 50 MB when their histories are empty.
     pub max_channels: usize,
     /// Longest publication, in bytes of its data. Default 64 KiB: text and state, of which a full history of the default size holds 16. Larger things
-    /// are better told of than sent to everybody. At most [`Limits::max_message_bytes`].
+    /// are better told of than sent to everybody. Never more than [`Limits::max_message_bytes`], whatever stands here.
     pub max_publication_bytes: usize,
     /// What all histories together may hold, counted as [`Namespace::history_bytes`]. Default 256 MiB: an eighth of a small server. Beyond it the oldest
     /// publication of all goes.

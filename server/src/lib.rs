@@ -25,7 +25,7 @@
 //! ```
 //!
 //! [`Server`] owns the listeners; [`Server::router`] mounts the transports in an axum application of one's own. [`Session`] is
-//! what an application holds. The wire is specified in `protocol/SPEC.md`.
+//! what an application holds; [`Server::hub`] has the [`Channel`]s that sessions subscribe to. The wire is specified in `protocol/SPEC.md`.
 
 mod admission;
 mod certificates;

@@ -229,10 +229,11 @@ impl Builder {
             None => None,
         };
 
-        let bounds = Bounds { channels: config.channels.max_channels, bytes: config.channels.max_history_bytes };
-        let hub = Hub::new(config.channels.clone(), self.authorize, running.clone(), |sink| {
-            Arc::new(MemoryEngine::new(bounds, sink))
-        });
+        let mut channels = config.channels.clone();
+        // A publication has to fit into a message.
+        channels.max_publication_bytes = channels.max_publication_bytes.min(config.limits.max_message_bytes);
+        let bounds = Bounds { channels: channels.max_channels, bytes: channels.max_history_bytes };
+        let hub = Hub::new(channels, self.authorize, running.clone(), |sink| Arc::new(MemoryEngine::new(bounds, sink)));
 
         let gateway = Arc::new(Gateway {
             origins: OriginPolicy::new(&config.origins).unwrap_or_default(), // validated above

@@ -56,9 +56,7 @@ impl Config {
         let channels = &self.channels;
         count("channels.max_subscriptions", channels.max_subscriptions, 1..=10_000)?;
         count("channels.max_channels", channels.max_channels, 1..=10_000_000)?;
-        // It has to fit into a message.
-        let longest = limits.max_message_bytes;
-        count("channels.max_publication_bytes", channels.max_publication_bytes, 1..=longest)?;
+        count("channels.max_publication_bytes", channels.max_publication_bytes, 1..=256 * MIB)?;
         for (name, namespace) in &channels.namespaces {
             let fine = name.is_empty() || channel::is_name(name) && !name.contains(':');
             check(
@@ -156,7 +154,7 @@ mod tests {
         config.limits.session_stream_bytes = 0;
         config.limits.heartbeat_interval = config.limits.idle_timeout / 2;
         config.limits.poll_hold = config.limits.idle_timeout;
-        config.channels.max_publication_bytes = config.limits.max_message_bytes;
+        config.limits.max_message_bytes = KIB;
         let namespace = Namespace { history_count: 0, history_bytes: 0, history_age: SECOND, ..Namespace::default() };
         config.channels.namespaces =
             ["", "room", "a b", "räume"].map(|name| (name.to_owned(), namespace.clone())).into();
@@ -192,8 +190,8 @@ mod tests {
         assert!(refused(|config| config.limits.session_stream_bytes = 1_025 * MIB).contains("session_stream_bytes"));
         assert!(refused(|config| config.limits.session_buffer_bytes = 16 * KIB - 1).contains("session_buffer_bytes"));
         assert_eq!(
-            refused(|config| config.channels.max_publication_bytes = 4 * MIB + 1),
-            "configuration: channels.max_publication_bytes is 4194305; allowed is 1 to 4194304"
+            refused(|config| config.channels.max_publication_bytes = 0),
+            "configuration: channels.max_publication_bytes is 0; allowed is 1 to 268435456"
         );
         assert!(refused(|config| config.channels.max_subscriptions = 0).contains("channels.max_subscriptions"));
         assert!(refused(|config| config.channels.max_channels = 0).contains("channels.max_channels"));

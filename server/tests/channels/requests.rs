@@ -172,8 +172,15 @@ async fn a_server_has_so_many_channels_and_no_more() {
 #[tokio::test]
 async fn a_publication_is_so_long_and_no_longer() {
     let mut config = config();
+    config.channels.max_publication_bytes = 100;
+    let Running { server: _server, place, .. } = &start(config, |builder| builder).await;
+    let client = Channels::connect(place, WS).await;
+    client.publish("room:a", vec![7; 100]).await.unwrap();
+    assert_eq!(client.publish("room:a", vec![7; 101]).await, Err(ChannelCode::TooLarge));
+
+    let mut config = self::config();
     config.limits.max_message_bytes = 2_000;
-    config.channels.max_publication_bytes = 2_000;
+    assert!(config.channels.max_publication_bytes > 2_000, "what is longer than a message is no publication either");
     let Running { server, place, .. } = &start(config, |builder| builder).await;
     let client = Channels::connect(place, WS).await;
     let name = format!("room:{}", "a".repeat(250));
