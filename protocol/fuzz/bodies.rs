@@ -145,6 +145,7 @@ pub(crate) fn machine(input: &[u8]) {
                 let traits = LinkTraits {
                     native_datagrams: (native > 100).then_some(usize::from(native) * 6),
                     native_streams: native & 2 == 2,
+                    peer_sends_requests: native & 4 == 4,
                 };
                 match machine.offer(now, received) {
                     _ if !server => {
@@ -157,7 +158,7 @@ pub(crate) fn machine(input: &[u8]) {
             }
             14 => {
                 let (id, native) = (u64::from(input.byte()), input.byte());
-                let traits = LinkTraits { native_datagrams: None, native_streams: native & 1 == 1 };
+                let traits = LinkTraits { native_streams: native & 1 == 1, ..LinkTraits::default() };
                 if let Some(candidate) = candidates.pop()
                     && machine.adopt(now, &candidate, traits, &Frame::Ping { id }).is_ok()
                 {

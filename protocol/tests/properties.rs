@@ -555,7 +555,7 @@ impl Pair {
     }
 
     fn traits(&self) -> LinkTraits {
-        LinkTraits { native_datagrams: self.native, native_streams: false }
+        LinkTraits { native_datagrams: self.native, ..LinkTraits::default() }
     }
 
     fn check(&self) {

@@ -383,8 +383,11 @@ impl Runner {
         let machine = &mut self.machine;
         if let Some(opened) = &step.link_opened {
             inputs += 1;
-            let traits =
-                LinkTraits { native_datagrams: opened.native_datagrams, native_streams: opened.native_streams };
+            let traits = LinkTraits {
+                native_datagrams: opened.native_datagrams,
+                native_streams: opened.native_streams,
+                ..LinkTraits::default()
+            };
             self.links += 1;
             if let Some(received) = opened.received {
                 match machine.offer(now, received) {

@@ -14,6 +14,8 @@ pub struct LinkTraits {
     pub native_datagrams: Option<usize>,
     /// Whether streams above 0 can have native streams of their own.
     pub native_streams: bool,
+    /// Whether the peer sends by requests, one at a time: what it has to say waits for the answer to the one before.
+    pub peer_sends_requests: bool,
 }
 
 /// A further link of a server's session, which its client has not chosen yet.
@@ -161,7 +163,7 @@ impl Machine {
         self.native_datagrams = traits.native_datagrams;
         self.heard = now;
         self.heartbeat.link_changed();
-        self.credit.link_changed();
+        self.credit.link_changed(traits.peer_sends_requests);
         self.streams.link_changed(traits.native_streams);
         self.ack_at = None;
         self.ack_due = false;

@@ -269,7 +269,7 @@ impl Driver {
     }
 
     fn take(&mut self, mut link: Link) {
-        let traits = LinkTraits { native_datagrams: None, native_streams: link.natives.is_some() };
+        let traits = LinkTraits { native_streams: link.natives.is_some(), ..LinkTraits::default() };
         let mut state = self.shared.state.lock();
         state.fault = link.fault.clone();
         state.transport = link.transport;

@@ -112,6 +112,7 @@ pub(crate) fn traits(link: &dyn Link) -> LinkTraits {
     LinkTraits {
         native_datagrams: link.native_datagrams().map(|native| native.max_len()),
         native_streams: link.has_native_streams(),
+        peer_sends_requests: link.peer_sends_requests(),
     }
 }
 

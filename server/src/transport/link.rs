@@ -27,6 +27,11 @@ pub(crate) trait Link: Send {
         false
     }
 
+    /// Whether the client sends by requests, one at a time: what it says waits for the answer to the one before.
+    fn peer_sends_requests(&self) -> bool {
+        false
+    }
+
     /// Opens a stream of its own; `None` when the peer allows none now.
     fn open_native(&mut self, _: &mut Context<'_>) -> Option<Box<dyn NativeStream>> {
         None

@@ -108,6 +108,10 @@ impl Link for PollLink {
         Transport::Poll
     }
 
+    fn peer_sends_requests(&self) -> bool {
+        true
+    }
+
     fn max_packet(&self) -> usize {
         MAX_PACKET
     }

@@ -61,6 +61,10 @@ impl Link for SseLink {
         Transport::Sse
     }
 
+    fn peer_sends_requests(&self) -> bool {
+        true
+    }
+
     fn max_packet(&self) -> usize {
         MAX_EVENT_PACKET
     }

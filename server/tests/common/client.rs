@@ -443,7 +443,11 @@ impl Driver {
     }
 
     fn take(&mut self, mut wire: Wire) {
-        let traits = LinkTraits { native_datagrams: wire.native_datagrams, native_streams: wire.natives.is_some() };
+        let traits = LinkTraits {
+            native_datagrams: wire.native_datagrams,
+            native_streams: wire.natives.is_some(),
+            ..LinkTraits::default()
+        };
         let first = wire.take_first();
         self.shared.machine.lock().link_opened(now(), traits);
         self.previous = self.current.replace(Attached { wire, decoder: Decoder::new(), natives: HashMap::new() });
