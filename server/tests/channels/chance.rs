@@ -139,8 +139,10 @@ impl Visitor {
             assert_eq!(Some(position), since);
             view.recovered += 1;
         } else {
-            assert!(reached.epoch == 0 || reached.epoch == position.epoch && reached.offset <= position.offset);
-            view.lost += position.offset - reached.offset;
+            // Without a position it begins at what the hub was given last. The history, from which this visitor may have read, is ahead of that for a moment.
+            let goes_on = since.is_none() || reached.offset <= position.offset;
+            assert!(reached.epoch == 0 || reached.epoch == position.epoch && goes_on);
+            view.lost += position.offset.saturating_sub(reached.offset);
         }
         view.reached = position;
     }
