@@ -579,16 +579,23 @@ async fn a_subscription_that_is_begun_again_gets_nothing_of_the_one_before() {
     assert_eq!(heard[1..at], offsets(1..at as u64));
 }
 
-#[tokio::test]
-async fn who_is_too_slow_for_the_history_is_told_what_is_lost() {
-    let stage = Stage::new(Namespace { history_count: 5, ..Namespace::default() });
+/// A subscriber of `a` that takes nothing until so much has been published: what it hears then, and the position of the newest.
+async fn heard_late(namespace: Namespace, publications: usize) -> (Stage, Pair, Vec<String>, Position) {
+    let stage = Stage::new(namespace);
     let mut pair = Pair::new(1);
     pair.subscribe(&stage, "a", None);
     settle().await;
-    for _ in 0..100 {
-        stage.publish("a", LONG).await;
+    let mut newest = Position::default();
+    for _ in 0..publications {
+        newest = stage.publish("a", LONG).await;
     }
     let heard = short(&pair.hear().await);
+    (stage, pair, heard, newest)
+}
+
+#[tokio::test]
+async fn who_is_too_slow_for_the_history_is_told_what_is_lost() {
+    let (.., heard, _) = heard_late(Namespace { history_count: 5, ..Namespace::default() }, 100).await;
     let at = heard.iter().position(|message| message == "skipped to 95").expect("something is lost");
     assert_eq!(heard[1..at], offsets(1..at as u64));
     assert_eq!(heard[at + 1..], offsets(96..=100));
@@ -596,14 +603,7 @@ async fn who_is_too_slow_for_the_history_is_told_what_is_lost() {
 
 #[tokio::test]
 async fn what_is_kept_and_finds_no_room_at_once_comes_after_what_is_lost() {
-    let stage = Stage::new(Namespace { history_count: 50, ..Namespace::default() });
-    let mut pair = Pair::new(1);
-    pair.subscribe(&stage, "a", None);
-    settle().await;
-    for _ in 0..200 {
-        stage.publish("a", LONG).await;
-    }
-    let heard = short(&pair.hear().await);
+    let (.., heard, _) = heard_late(Namespace { history_count: 50, ..Namespace::default() }, 200).await;
     let at = heard.iter().position(|message| message == "skipped to 150").expect("something is lost");
     assert_eq!(heard[1..at], offsets(1..at as u64));
     assert_eq!(heard[at + 1..], offsets(151..=200));
@@ -611,14 +611,7 @@ async fn what_is_kept_and_finds_no_room_at_once_comes_after_what_is_lost() {
 
 #[tokio::test]
 async fn without_a_history_all_that_was_missed_is_lost_and_the_next_comes() {
-    let stage = Stage::new(Namespace { history_count: 0, ..Namespace::default() });
-    let mut pair = Pair::new(1);
-    pair.subscribe(&stage, "a", None);
-    settle().await;
-    for _ in 0..100 {
-        stage.publish("a", LONG).await;
-    }
-    let heard = short(&pair.hear().await);
+    let (stage, mut pair, heard, ..) = heard_late(Namespace { history_count: 0, ..Namespace::default() }, 100).await;
     assert_eq!(heard.last().map(String::as_str), Some("skipped to 100"));
     stage.publish("a", LONG).await;
     assert_eq!(short(&pair.hear().await), ["101"]);
@@ -626,15 +619,8 @@ async fn without_a_history_all_that_was_missed_is_lost_and_the_next_comes() {
 
 #[tokio::test]
 async fn or_its_subscription_ends() {
-    let stage = Stage::new(Namespace { history_count: 5, slow: Slow::Disconnect, ..Namespace::default() });
-    let mut pair = Pair::new(1);
-    pair.subscribe(&stage, "a", None);
-    settle().await;
-    let mut newest = Position::default();
-    for _ in 0..100 {
-        newest = stage.publish("a", LONG).await;
-    }
-    let heard = short(&pair.hear().await);
+    let strict = Namespace { history_count: 5, slow: Slow::Disconnect, ..Namespace::default() };
+    let (stage, mut pair, heard, newest) = heard_late(strict, 100).await;
     let (end, publications) = heard[1..].split_last().expect("something was heard");
     assert_eq!(end, "TOO_SLOW");
     assert_eq!(publications, offsets(1..=publications.len() as u64));
