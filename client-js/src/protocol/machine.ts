@@ -505,7 +505,7 @@ export class Machine {
     }
     const previousId = this.#welcome?.session;
     let gap: Gap | undefined;
-    const unsent = this.unsentRequests;
+    let unsent: Uint8Array[] = [];
     const goesOn = resumed && session === previousId;
     if (!goesOn) {
       const old = this.#sender;
@@ -519,6 +519,7 @@ export class Machine {
         const keptBytes = this.#kept.reduce((sum, chunk) => sum + chunk.length, 0);
         gap = { previousId, unacknowledgedBytes: old.buffered - keptBytes };
         // Requests have numbers of the session: their owner asks anew.
+        unsent = this.#kept.filter(([kind]) => kind === CHANNEL);
         this.#kept = this.#kept.filter(([kind]) => kind !== CHANNEL);
         this.#streams = this.#newStreams();
         this.#streams.linkOpened(this.#nativeStreams);
