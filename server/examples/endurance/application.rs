@@ -3,30 +3,40 @@
 //! - `messages SEED COUNT LEAD`: sends COUNT numbered messages, at most LEAD ahead of what it has received, and accounts for as many, until `done`;
 //!   then answers `verdict JSON`;
 //! - `streams SEED COUNT SIZE`: says `ready`, then see [`crate::bulk`]; answers `verdict JSON`;
+//! - `publish COUNT RATE`: publishes COUNT times in `log:all`, at most RATE per second, and answers `verdict JSON`;
 //! - `echo`: sends back what comes; a line on standard output says in the end how many messages came, and how many were sent.
 //!
 //! The configuration comes from `THROUGHLINE_*`; SIGTERM drains.
 
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use serde_json::json;
-use throughline::{Config, Event, Message, Server, Session, SessionId};
+use throughline::{Config, Event, Hub, Message, Server, Session, SessionId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::account::{Account, Tally, numbered};
+use crate::subscriber::{LOG, published};
 use crate::{Failure, bulk, say};
 
 pub(crate) async fn serve() -> Result<(), Failure> {
     let config = Config::load(None)?;
     let drain_timeout = config.limits.drain_timeout;
     let mut terminated = signal(SignalKind::terminate())?;
-    let server = Server::builder().config(config).on_session(run).start().await?;
+    let hub = Arc::new(OnceLock::new());
+    let channels = Arc::clone(&hub);
+    let on_session = move |session| run(session, Arc::clone(&channels));
+    let server = Server::builder().config(config).on_session(on_session).start().await?;
+    let _ = hub.set(server.hub());
     say(&json!({ "event": "ready", "tcp": server.tcp_addr(), "quic": server.quic_addr() }));
     terminated.recv().await;
     server.drain(drain_timeout).await;
     Ok(())
 }
 
-async fn run(session: Session) {
+async fn run(session: Session, hub: Arc<OnceLock<Hub>>) {
     let Some(Event::Message(Message::Text(command))) = session.recv().await else { return };
     let mut words = command.split(' ');
     let name = words.next().unwrap_or_default();
@@ -40,6 +50,11 @@ async fn run(session: Session) {
             drop(session.send("ready").await); // an incoming stream would be seen before the message above
             let equal = bulk::at_server(&session, *seed, *count, *size as usize).await;
             answer(&session, json!({ "equal": equal })).await;
+        }
+        ("publish", [count, rate]) => {
+            let Some(hub) = hub.get() else { return };
+            let verdict = publish(hub, *count, *rate).await;
+            answer(&session, verdict).await;
         }
         ("echo", []) => echo(&session).await,
         _ => session.close(1, "this is not known"),
@@ -80,6 +95,20 @@ async fn messages(session: &Session, seed: u64, count: u32, lead: u32) -> Tally 
         }
     };
     tokio::join!(account, sending).0
+}
+
+/// Publishes at a steady rate: what is late is not made up for.
+async fn publish(hub: &Hub, count: u64, rate: u64) -> serde_json::Value {
+    let log = hub.channel(LOG);
+    let mut ticks = interval(Duration::from_secs(1) / rate.max(1) as u32);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for offset in 1..=count {
+        ticks.tick().await;
+        if let Err(error) = log.publish(published(offset)).await {
+            return json!({ "error": error.to_string() });
+        }
+    }
+    json!({ "published": count })
 }
 
 async fn echo(session: &Session) {

@@ -7,6 +7,7 @@
 //! cargo run --release --example endurance -- drain       SIGTERM with 2,000 busy sessions
 //! cargo run --release --example endurance -- forged      10,000 forged resumes per second beside a session that works
 //! cargo run --release --example endurance -- rebind      a QUIC client whose address changes
+//! cargo run --release --example endurance -- channels    1,000 subscribers, 10,000 publications, 30% of them cut
 //! ```
 //!
 //! Each starts a server of its own (`endurance serve`, see `application.rs`), prints one line of JSON, and fails when a promise was broken.
@@ -23,6 +24,7 @@ mod link;
 mod process;
 mod rng;
 mod scenario;
+mod subscriber;
 mod trouble;
 #[path = "../common/trust.rs"]
 mod trust;
@@ -33,7 +35,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::Value;
 
-use scenario::{DrainArguments, ForgedArguments, MessagesArguments, RebindArguments, StreamsArguments};
+use scenario::{
+    ChannelsArguments, DrainArguments, ForgedArguments, MessagesArguments, RebindArguments, StreamsArguments,
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -56,6 +60,8 @@ enum Scenario {
     Forged(ForgedArguments),
     /// A QUIC client whose address changes.
     Rebind(RebindArguments),
+    /// Subscribers on all transports, some of which are cut again and again.
+    Channels(ChannelsArguments),
     /// The server that the others start.
     Serve,
 }
@@ -75,6 +81,7 @@ async fn main() -> ExitCode {
         Scenario::Drain(arguments) => scenario::drain(arguments).await,
         Scenario::Forged(arguments) => scenario::forged(arguments).await,
         Scenario::Rebind(arguments) => scenario::rebind(arguments).await,
+        Scenario::Channels(arguments) => scenario::channels(arguments).await,
         Scenario::Serve => match application::serve().await {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => Err(error),

@@ -44,11 +44,14 @@ enum Line {
 }
 
 impl Process {
-    /// Starts `endurance serve` on free ports, with these limits beside those that would be in the way of one client that is a thousand.
-    pub(crate) async fn start(limits: &[(&str, &str)]) -> Result<Self, Failure> {
+    /// Starts `endurance serve` on free ports, with these settings beside those that would be in the way of one client that is a thousand.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Result<Self, Failure> {
         let certificates = tempfile::tempdir()?;
-        let generous =
-            [("MAX_SESSIONS_PER_IP", "10000"), ("OPENS_PER_IP_PER_SECOND", "100000"), ("OPENS_PER_IP_BURST", "100000")];
+        let generous = [
+            ("LIMITS__MAX_SESSIONS_PER_IP", "10000"),
+            ("LIMITS__OPENS_PER_IP_PER_SECOND", "100000"),
+            ("LIMITS__OPENS_PER_IP_BURST", "100000"),
+        ];
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("serve")
@@ -58,8 +61,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        for (name, value) in generous.iter().chain(limits) {
-            command.env(format!("THROUGHLINE_LIMITS__{name}"), value);
+        for (name, value) in generous.iter().chain(settings) {
+            command.env(format!("THROUGHLINE_{name}"), value);
         }
         let mut child = command.spawn()?;
         let stdout = child.stdout.take().ok_or("a server without standard output")?;

@@ -60,7 +60,7 @@ pub(crate) async fn drain(arguments: DrainArguments) -> Result<Outcome, Failure>
 async fn run(arguments: DrainArguments) -> Result<Outcome, Failure> {
     let DrainArguments { sessions, spread, deadline, seed, .. } = arguments;
     let (spread_text, deadline_text) = (format!("{spread}ms"), format!("{deadline}ms"));
-    let limits = [("DRAIN_SPREAD", &spread_text[..]), ("DRAIN_TIMEOUT", &deadline_text[..])];
+    let limits = [("LIMITS__DRAIN_SPREAD", &spread_text[..]), ("LIMITS__DRAIN_TIMEOUT", &deadline_text[..])];
     let (server, next) = (Process::start(&limits).await?, Process::start(&limits).await?);
 
     let openings = Arc::new(Semaphore::new(OPENINGS));

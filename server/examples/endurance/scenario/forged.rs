@@ -64,10 +64,10 @@ pub(crate) async fn forged(arguments: ForgedArguments) -> Result<Outcome, Failur
     let ForgedArguments { rate, seconds, opens_per_second, seed } = arguments;
     let opens = opens_per_second.to_string();
     let limits = [
-        ("OPEN_TIMEOUT", &format!("{OPEN_TIMEOUT}s")[..]),
-        ("MAX_SESSIONS_PER_IP", "1000"), // the default
-        ("OPENS_PER_IP_PER_SECOND", &opens),
-        ("OPENS_PER_IP_BURST", &opens),
+        ("LIMITS__OPEN_TIMEOUT", &format!("{OPEN_TIMEOUT}s")[..]),
+        ("LIMITS__MAX_SESSIONS_PER_IP", "1000"), // the default
+        ("LIMITS__OPENS_PER_IP_PER_SECOND", &opens),
+        ("LIMITS__OPENS_PER_IP_BURST", &opens),
     ];
     let server = Process::start(&limits).await?;
     let is_over = Arc::new(AtomicBool::new(false));

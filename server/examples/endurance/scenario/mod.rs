@@ -1,11 +1,13 @@
 //! What is shown, each with its figures as one line of JSON.
 
+mod channels;
 mod drain;
 mod forged;
 mod messages;
 mod rebind;
 mod streams;
 
+pub(crate) use channels::{ChannelsArguments, channels};
 pub(crate) use drain::{DrainArguments, drain};
 pub(crate) use forged::{ForgedArguments, forged};
 pub(crate) use messages::{MessagesArguments, messages};
