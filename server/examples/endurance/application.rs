@@ -4,6 +4,7 @@
 //!   then answers `verdict JSON`;
 //! - `streams SEED COUNT SIZE`: says `ready`, then see [`crate::bulk`]; answers `verdict JSON`;
 //! - `publish COUNT RATE`: publishes COUNT times in `log:all`, at most RATE per second, and answers `verdict JSON`;
+//! - `time COUNT RATE`: the same in `timed:all`, where each publication says when it was made;
 //! - `echo`: sends back what comes; a line on standard output says in the end how many messages came, and how many were sent.
 //!
 //! The configuration comes from `THROUGHLINE_*`; SIGTERM drains.
@@ -12,13 +13,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::json;
-use throughline::{Config, Event, Hub, Message, Server, Session, SessionId};
+use throughline::{Channel, Config, Event, Hub, Message, Server, Session, SessionId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::account::{Account, Tally, numbered};
-use crate::subscriber::{LOG, published};
+use crate::client::now;
+use crate::subscriber::{LOG, TIMED, published};
 use crate::{Failure, bulk, say};
 
 pub(crate) async fn serve() -> Result<(), Failure> {
@@ -36,28 +38,33 @@ pub(crate) async fn serve() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn run(session: Session, hub: Arc<OnceLock<Hub>>) {
-    let Some(Event::Message(Message::Text(command))) = session.recv().await else { return };
-    let mut words = command.split(' ');
-    let name = words.next().unwrap_or_default();
-    let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
-    match (name, &numbers[..]) {
-        ("messages", [seed, count, lead]) => {
-            let tally = messages(&session, *seed, *count as u32, *lead as u32).await;
-            answer(&session, json!(tally)).await;
+async fn run(session: Session, channels: Arc<OnceLock<Hub>>) {
+    while let Some(Event::Message(Message::Text(command))) = session.recv().await {
+        let mut words = command.split(' ');
+        let name = words.next().unwrap_or_default();
+        let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+        match (name, &numbers[..], channels.get()) {
+            ("messages", [seed, count, lead], _) => {
+                let tally = messages(&session, *seed, *count as u32, *lead as u32).await;
+                return answer(&session, json!(tally)).await;
+            }
+            ("streams", [seed, count, size], _) => {
+                drop(session.send("ready").await); // an incoming stream would be seen before the message above
+                let equal = bulk::at_server(&session, *seed, *count, *size as usize).await;
+                return answer(&session, json!({ "equal": equal })).await;
+            }
+            ("publish", [count, rate], Some(hub)) => {
+                let verdict = publish(&hub.channel(LOG), *count, *rate, published).await;
+                return answer(&session, verdict).await;
+            }
+            ("time", [count, rate], Some(hub)) => {
+                let made_now = |_| format!("{:<1000}", now()).into();
+                let verdict = publish(&hub.channel(TIMED), *count, *rate, made_now).await;
+                drop(session.send(format!("verdict {verdict}")).await); // there may be a next time
+            }
+            ("echo", [], _) => return echo(&session).await,
+            _ => return session.close(1, "this is not known"),
         }
-        ("streams", [seed, count, size]) => {
-            drop(session.send("ready").await); // an incoming stream would be seen before the message above
-            let equal = bulk::at_server(&session, *seed, *count, *size as usize).await;
-            answer(&session, json!({ "equal": equal })).await;
-        }
-        ("publish", [count, rate]) => {
-            let Some(hub) = hub.get() else { return };
-            let verdict = publish(hub, *count, *rate).await;
-            answer(&session, verdict).await;
-        }
-        ("echo", []) => echo(&session).await,
-        _ => session.close(1, "this is not known"),
     }
 }
 
@@ -98,13 +105,12 @@ async fn messages(session: &Session, seed: u64, count: u32, lead: u32) -> Tally 
 }
 
 /// Publishes at a steady rate: what is late is not made up for.
-async fn publish(hub: &Hub, count: u64, rate: u64) -> serde_json::Value {
-    let log = hub.channel(LOG);
+async fn publish(channel: &Channel, count: u64, rate: u64, make: impl Fn(u64) -> Message) -> serde_json::Value {
     let mut ticks = interval(Duration::from_secs(1) / rate.max(1) as u32);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for offset in 1..=count {
         ticks.tick().await;
-        if let Err(error) = log.publish(published(offset)).await {
+        if let Err(error) = channel.publish(make(offset)).await {
             return json!({ "error": error.to_string() });
         }
     }

@@ -8,6 +8,7 @@
 //! cargo run --release --example endurance -- forged      10,000 forged resumes per second beside a session that works
 //! cargo run --release --example endurance -- rebind      a QUIC client whose address changes
 //! cargo run --release --example endurance -- channels    1,000 subscribers, 10,000 publications, 30% of them cut
+//! cargo run --release --example endurance -- stalled     1,000 subscribers, one of which on each transport stops reading
 //! ```
 //!
 //! Each starts a server of its own (`endurance serve`, see `application.rs`), prints one line of JSON, and fails when a promise was broken.
@@ -36,7 +37,8 @@ use clap::Parser;
 use serde_json::Value;
 
 use scenario::{
-    ChannelsArguments, DrainArguments, ForgedArguments, MessagesArguments, RebindArguments, StreamsArguments,
+    ChannelsArguments, DrainArguments, ForgedArguments, MessagesArguments, RebindArguments, StalledArguments,
+    StreamsArguments,
 };
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -62,6 +64,8 @@ enum Scenario {
     Rebind(RebindArguments),
     /// Subscribers on all transports, some of which are cut again and again.
     Channels(ChannelsArguments),
+    /// Subscribers on all transports, one of which on each stops reading.
+    Stalled(StalledArguments),
     /// The server that the others start.
     Serve,
 }
@@ -82,6 +86,7 @@ async fn main() -> ExitCode {
         Scenario::Forged(arguments) => scenario::forged(arguments).await,
         Scenario::Rebind(arguments) => scenario::rebind(arguments).await,
         Scenario::Channels(arguments) => scenario::channels(arguments).await,
+        Scenario::Stalled(arguments) => scenario::stalled(arguments).await,
         Scenario::Serve => match application::serve().await {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => Err(error),

@@ -15,6 +15,9 @@ use crate::rng::Rng;
 /// What is published in.
 pub(crate) const LOG: &str = "log:all";
 
+/// Where the publications say when they were made.
+pub(crate) const TIMED: &str = "timed:all";
+
 /// Bytes within which a cut comes after it was decided on: in the middle of something.
 const CUT_WITHIN: u64 = 4_000;
 
