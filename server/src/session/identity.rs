@@ -1,5 +1,7 @@
 //! Who is behind a session.
 
+use std::time::SystemTime;
+
 /// Who is behind a session: what [`authenticate`](crate::Builder::authenticate) found.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Identity {
@@ -7,6 +9,10 @@ pub struct Identity {
     pub user: Option<String>,
     /// Whatever else the application wants to remember about him.
     pub claims: serde_json::Value,
+    /// When what he authenticated with ends (SPEC section 12). `None`: never.
+    pub expires: Option<SystemTime>,
+    /// What others see of him in presence: any JSON.
+    pub info: serde_json::Value,
 }
 
 impl Identity {
@@ -17,6 +23,6 @@ impl Identity {
 
     /// A user by name or id.
     pub fn user(user: impl Into<String>) -> Self {
-        Self { user: Some(user.into()), claims: serde_json::Value::Null }
+        Self { user: Some(user.into()), ..Self::default() }
     }
 }
