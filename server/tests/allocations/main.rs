@@ -1,0 +1,80 @@
+//! What a publication costs the server in allocations, counted: one encoding for all, and one allocation per subscriber at most.
+//!
+//! A test binary of its own, because it counts those of the whole process.
+
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+#[path = "../channels/client.rs"]
+#[expect(dead_code, reason = "it is made for the tests of channels")]
+mod client;
+#[path = "../common/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "it is made for the tests of sessions, too")]
+mod common;
+
+use std::alloc::System;
+
+use futures_util::future::join_all;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use throughline::{Namespace, Transport};
+use tokio::sync::mpsc;
+
+use client::Channels;
+use common::within;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const SUBSCRIBERS: usize = 1_000;
+
+/// Few enough for the buffers of sessions whose clients have gone.
+const PUBLICATIONS: usize = 100;
+
+/// Their clients are gone, and the sessions wait for them: nothing allocates but the publishing, and the sessions that keep what is published.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_to_a_thousand_subscribers_is_one_allocation_for_each_at_most() {
+    let mut config = common::config();
+    config.limits.max_sessions_per_ip = SUBSCRIBERS + 1;
+    config.limits.opens_per_ip_burst = 2 * SUBSCRIBERS as u32;
+    config.channels.namespaces = [("room".to_owned(), Namespace { subscribe: true, ..Namespace::default() })].into();
+    let (opened, mut sessions) = mpsc::unbounded_channel();
+    let running = common::start(config, |builder| {
+        builder.on_session(move |session| {
+            let _ = opened.send(session.clone());
+            async move { drop(session.closed().await) }
+        })
+    })
+    .await;
+    let subscribe = || async {
+        let client = Channels::connect(&running.place, Transport::WebSocket).await;
+        client.subscribe("room:a", None).await.unwrap();
+        client
+    };
+    drop(join_all((0..SUBSCRIBERS).map(|_| subscribe())).await);
+    for _ in 0..SUBSCRIBERS {
+        let session = within("a session", sessions.recv()).await.unwrap();
+        within("the end of its link", async {
+            while session.transport().is_some() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    let room = running.server.hub().channel("room:a");
+    let warm = PUBLICATIONS / 2;
+    for _ in 0..warm {
+        room.publish("a hundred bytes of text, or so: what a chat message or a token of a language model has")
+            .await
+            .unwrap();
+    }
+    let region = Region::new(ALLOCATOR);
+    for _ in warm..PUBLICATIONS {
+        room.publish("a hundred bytes of text, or so: what a chat message or a token of a language model has")
+            .await
+            .unwrap();
+    }
+    let counted = region.change();
+    let deliveries = SUBSCRIBERS * (PUBLICATIONS - warm);
+    let each = (counted.allocations + counted.reallocations) as f64 / deliveries as f64;
+    assert!(each <= 1.0, "{each:.2} allocations per subscriber and publication: {counted:?}");
+    assert_eq!(room.subscribers(), SUBSCRIBERS);
+}
