@@ -63,3 +63,27 @@ test('a QUIC client whose address changes 50 times goes on over the same link', 
   assert.equal(links, 1);
   assert.ok(passed, `seed ${SEED}`);
 });
+
+test('1,000 subscribers on all four transports, 30% of them cut again and again: each has every publication once and in order', async (t) => {
+  const { subscribers, publications, log, links, passed } = await endure(t, 'channels', '--publications', '1000');
+  assert.deepEqual(log, { received: subscribers * publications, toldLost: 0, lost: 0, repeated: 0, damaged: 0 });
+  assert.ok(links.resumed > 500 && links.forgotten > 100, 'sessions resumed, and successors of forgotten ones');
+  assert.equal(links.unexpected, 0);
+  assert.ok(passed, `seed ${SEED}`);
+});
+
+test('when the history is too short, each is told what it has lost', async (t) => {
+  const few = ['--publications', '1000', '--rate', '500', '--history', '20', '--subscribers', '400'];
+  const { subscribers, publications, log, passed } = await endure(t, 'channels', ...few);
+  assert.ok(log.toldLost > 0, 'nobody lost anything: the history was long enough');
+  assert.deepEqual([log.received + log.toldLost, log.lost, log.repeated], [subscribers * publications, 0, 0]);
+  assert.ok(passed, `seed ${SEED}`);
+});
+
+figure('a subscriber on each transport that stops reading: the others hear as early as before, and the server keeps little for it', async (t) => {
+  const { ratioOfP99, grownBytes, stalled } = await endure(t, 'stalled', '--seconds', '8', '--rounds', '2');
+  assert.ok(ratioOfP99 <= 1.2, `99th percentiles: ${ratioOfP99} of those with nobody stalled`);
+  for (const grown of grownBytes) {
+    assert.ok(grown <= stalled * 1024 * 1024, `${grown} bytes for ${stalled} of them`);
+  }
+});
