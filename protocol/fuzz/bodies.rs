@@ -294,8 +294,13 @@ fn send(machine: &mut Machine, now: u64) {
     panic!("it sends without end");
 }
 
-/// The body of a channel message. What can be read comes out as it would be written, and keeps to its bound beside its data.
+/// The body of a channel message, and the payload of a STATE frame. What can be read comes out as it would be written, and keeps to its bound beside its data.
 pub(crate) fn channel_message(input: &[u8]) {
+    if let Ok(value) = channel::decode_state(Bytes::copy_from_slice(input)) {
+        let payload = value.encode_state().expect("it is a value");
+        assert!(payload.len() <= input.len(), "the shortest form");
+        assert_eq!(channel::decode_state(payload), Ok(value));
+    }
     let Ok(message) = channel::decode(Bytes::copy_from_slice(input)) else { return };
     let mut whole = message.encode();
     assert_eq!(varint::take(&mut whole), Some(2));

@@ -29,6 +29,18 @@ pub const INITIAL_CLIENT_CREDIT: u64 = 262_144;
 /// Longest name of a channel, in bytes of UTF-8: room for a path or two ids, and one byte would hold its length.
 pub const MAX_CHANNEL_NAME: usize = 255;
 
+/// Longest key of a channel of state, in bytes of UTF-8: as a name, so that whatever has a channel may have a value as well.
+pub const MAX_KEY: usize = 255;
+
+/// Longest `about` of a subscription, in bytes of UTF-8: a name, a colour, where somebody is; and a member of a full list still fits into a datagram.
+pub const MAX_ABOUT: usize = 512;
+
+/// Most publications that a client gets of a history at once: a screenful many times over, and a page of small ones is still far below [`MAX_PACKET`].
+pub const MAX_HISTORY_LIMIT: usize = 1_000;
+
+/// Longest PAGE that we write, in bytes, unless its only publication is longer: it comes on top of a full buffer, and so is not longer than all other answers together.
+pub const MAX_PAGE: usize = 65_536;
+
 /// How much longer the body of a channel message may be than an application's: whatever may be sent as a message can be published.
 pub const MAX_CHANNEL_OVERHEAD: usize = 1_024;
 

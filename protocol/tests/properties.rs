@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use common::encoded;
+use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 use throughline_protocol::limits::{
     INITIAL_CLIENT_CREDIT, MAX_CHANNEL_ANSWERS, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_REASON,
@@ -21,7 +23,7 @@ fn number() -> impl Strategy<Value = u64> {
 }
 
 fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
-    proptest::collection::vec(any::<u8>(), 0..=max).prop_map(Bytes::from)
+    vec(any::<u8>(), 0..=max).prop_map(Bytes::from)
 }
 
 fn welcome() -> impl Strategy<Value = Frame> {
@@ -80,20 +82,28 @@ fn frame() -> impl Strategy<Value = Frame> {
 
 fn channel_message() -> impl Strategy<Value = ChannelMessage> {
     let name = || "\\PC{0,90}".prop_map(|name: String| name.into());
+    let key = || "\\PC{0,60}".prop_map(|key: String| key.into());
     let data = || prop_oneof![bytes(1_000).prop_map(Message::from), "\\PC{0,300}".prop_map(Message::from)];
     let position = || (number(), number()).prop_map(|(epoch, offset)| Position { epoch, offset });
     prop_oneof![
-        (number(), name(), proptest::option::of(position()))
-            .prop_map(|(request, channel, position)| ChannelMessage::Subscribe { request, channel, position }),
+        (number(), name(), option::of(position()), option::of(name())).prop_map(
+            |(request, channel, position, about)| ChannelMessage::Subscribe { request, channel, position, about }
+        ),
         (number(), name()).prop_map(|(request, channel)| ChannelMessage::Unsubscribe { request, channel }),
         (number(), name(), data()).prop_map(|(request, channel, data)| ChannelMessage::Publish {
             request,
             channel,
             data
         }),
-        (number(), number(), any::<bool>(), position()).prop_map(|(request, number, recovered, position)| {
-            ChannelMessage::Subscribed { request, number, recovered, position }
-        }),
+        (number(), number(), any::<bool>(), any::<bool>(), position()).prop_map(
+            |(request, number, recovered, state, position)| ChannelMessage::Subscribed {
+                request,
+                number,
+                recovered,
+                state,
+                position
+            }
+        ),
         (number(), position()).prop_map(|(request, position)| ChannelMessage::Done { request, position }),
         (number(), number(), "\\PC{0,90}").prop_map(|(request, code, reason)| ChannelMessage::Failed {
             request,
@@ -111,6 +121,40 @@ fn channel_message() -> impl Strategy<Value = ChannelMessage> {
             reason
         }),
         (number(), number()).prop_map(|(number, offset)| ChannelMessage::Skipped { number, offset }),
+        number().prop_map(|number| ChannelMessage::Snapshot { number }),
+        (number(), number(), key(), option::of(data())).prop_map(|(number, offset, key, data)| ChannelMessage::Value {
+            number,
+            offset,
+            key,
+            data
+        }),
+        (number(), number()).prop_map(|(number, offset)| ChannelMessage::Settled { number, offset }),
+        (number(), name(), key(), option::of(data())).prop_map(|(request, channel, key, data)| ChannelMessage::Set {
+            request,
+            channel,
+            key,
+            data
+        }),
+        (number(), name(), option::of(position()), any::<bool>(), 1..=varint::MAX).prop_map(
+            |(request, channel, after, newest, limit)| ChannelMessage::History {
+                request,
+                channel,
+                after,
+                newest,
+                limit
+            }
+        ),
+        (number(), any::<bool>(), any::<bool>(), position(), vec((number(), data()), 0..5)).prop_map(
+            |(request, complete, more, position, publications)| ChannelMessage::Page {
+                request,
+                complete,
+                more,
+                position,
+                publications
+            }
+        ),
+        (number(), name(), any::<bool>(), position())
+            .prop_map(|(number, channel, state, position)| ChannelMessage::Added { number, channel, state, position }),
     ]
 }
 
@@ -215,7 +259,13 @@ proptest! {
         let body = body(&whole)?;
         prop_assert_eq!(channel::decode(body.clone()), Ok(message.clone()));
         // Whatever is cut off is missed, or was data; whatever comes after it is too much, or becomes data.
-        let has_data = matches!(message, ChannelMessage::Publish { .. } | ChannelMessage::Publication { .. });
+        let has_data = matches!(
+            message,
+            ChannelMessage::Publish { .. }
+                | ChannelMessage::Publication { .. }
+                | ChannelMessage::Value { data: Some(_), .. }
+                | ChannelMessage::Set { data: Some(_), .. }
+        );
         for len in 0..body.len() {
             prop_assert!(has_data || channel::decode(body.slice(..len)).is_err());
         }

@@ -231,6 +231,8 @@ struct ChannelsFile {
     _about: String,
     valid: Vec<ValidChannel>,
     invalid: Vec<InvalidChannel>,
+    states: Vec<ValidChannel>,
+    invalid_states: Vec<InvalidChannel>,
 }
 
 #[derive(Deserialize)]
@@ -254,31 +256,45 @@ struct InvalidChannel {
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "UPPERCASE", deny_unknown_fields)]
 enum ChannelText {
-    Subscribe { request: u64, channel: String, epoch: Option<u64>, offset: Option<u64> },
+    Subscribe { request: u64, channel: String, epoch: Option<u64>, offset: Option<u64>, about: Option<String> },
     Unsubscribe { request: u64, channel: String },
     Publish { request: u64, channel: String, data: MessageText },
-    Subscribed { request: u64, number: u64, recovered: bool, epoch: u64, offset: u64 },
+    Subscribed { request: u64, number: u64, recovered: bool, state: bool, epoch: u64, offset: u64 },
     Done { request: u64, epoch: u64, offset: u64 },
     Failed { request: u64, code: u64, reason: String },
     Publication { number: u64, offset: u64, data: MessageText },
     Unsubscribed { number: u64, code: u64, reason: String },
     Skipped { number: u64, offset: u64 },
+    Snapshot { number: u64 },
+    Value { number: u64, offset: u64, key: String, data: Option<MessageText> },
+    Settled { number: u64, offset: u64 },
+    Set { request: u64, channel: String, key: String, data: Option<MessageText> },
+    History { request: u64, channel: String, epoch: Option<u64>, offset: Option<u64>, newest: bool, limit: u64 },
+    Page { request: u64, complete: bool, more: bool, epoch: u64, offset: u64, publications: Vec<PublicationText> },
+    Added { number: u64, channel: String, state: bool, epoch: u64, offset: u64 },
+}
+
+/// One of a PAGE.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublicationText {
+    offset: u64,
+    data: MessageText,
 }
 
 impl ChannelText {
     fn message(self) -> ChannelMessage {
         match self {
-            Self::Subscribe { request, channel, epoch, offset } => {
-                assert_eq!(epoch.is_some(), offset.is_some());
-                let position = epoch.zip(offset).map(|(epoch, offset)| Position { epoch, offset });
-                ChannelMessage::Subscribe { request, channel: channel.into(), position }
+            Self::Subscribe { request, channel, epoch, offset, about } => {
+                let position = position(epoch, offset);
+                ChannelMessage::Subscribe { request, channel: channel.into(), position, about: about.map(Into::into) }
             }
             Self::Unsubscribe { request, channel } => ChannelMessage::Unsubscribe { request, channel: channel.into() },
             Self::Publish { request, channel, data } => {
                 ChannelMessage::Publish { request, channel: channel.into(), data: data.message() }
             }
-            Self::Subscribed { request, number, recovered, epoch, offset } => {
-                ChannelMessage::Subscribed { request, number, recovered, position: Position { epoch, offset } }
+            Self::Subscribed { request, number, recovered, state, epoch, offset } => {
+                ChannelMessage::Subscribed { request, number, recovered, state, position: Position { epoch, offset } }
             }
             Self::Done { request, epoch, offset } => {
                 ChannelMessage::Done { request, position: Position { epoch, offset } }
@@ -289,8 +305,35 @@ impl ChannelText {
             }
             Self::Unsubscribed { number, code, reason } => ChannelMessage::Unsubscribed { number, code, reason },
             Self::Skipped { number, offset } => ChannelMessage::Skipped { number, offset },
+            Self::Snapshot { number } => ChannelMessage::Snapshot { number },
+            Self::Value { number, offset, key, data } => {
+                ChannelMessage::Value { number, offset, key: key.into(), data: data.as_ref().map(MessageText::message) }
+            }
+            Self::Settled { number, offset } => ChannelMessage::Settled { number, offset },
+            Self::Set { request, channel, key, data } => {
+                let data = data.as_ref().map(MessageText::message);
+                ChannelMessage::Set { request, channel: channel.into(), key: key.into(), data }
+            }
+            Self::History { request, channel, epoch, offset, newest, limit } => {
+                let after = position(epoch, offset);
+                ChannelMessage::History { request, channel: channel.into(), after, newest, limit }
+            }
+            Self::Page { request, complete, more, epoch, offset, publications } => {
+                let publications =
+                    publications.into_iter().map(|PublicationText { offset, data }| (offset, data.message()));
+                let position = Position { epoch, offset };
+                ChannelMessage::Page { request, complete, more, position, publications: publications.collect() }
+            }
+            Self::Added { number, channel, state, epoch, offset } => {
+                ChannelMessage::Added { number, channel: channel.into(), state, position: Position { epoch, offset } }
+            }
         }
     }
+}
+
+fn position(epoch: Option<u64>, offset: Option<u64>) -> Option<Position> {
+    assert_eq!(epoch.is_some(), offset.is_some());
+    epoch.zip(offset).map(|(epoch, offset)| Position { epoch, offset })
 }
 
 #[test]
@@ -308,6 +351,15 @@ fn channel_messages_are_read_and_written_as_the_vectors_say() {
     for InvalidChannel { why, bytes } in file.invalid {
         let close = channel::decode(bytes.bytes()).expect_err(&why);
         assert_eq!(close, Close::protocol(Code::MalformedMessage, close.reason.clone()), "{why}");
+    }
+    for ValidChannel { why, bytes, message, canonical } in file.states {
+        let (payload, message) = (bytes.bytes(), message.message());
+        assert_eq!(channel::decode_state(payload.clone()).as_ref(), Ok(&message), "{why}");
+        assert_eq!(message.encode_state() == Some(payload), canonical, "{why}");
+    }
+    for InvalidChannel { why, bytes } in file.invalid_states {
+        let close = channel::decode_state(bytes.bytes()).expect_err(&why);
+        assert_eq!(close, Close::protocol(Code::MalformedFrame, close.reason.clone()), "{why}");
     }
 }
 

@@ -145,7 +145,7 @@ impl Subscriber {
     }
 
     fn subscribe(&self, position: Option<Position>) {
-        let subscribe = ChannelMessage::Subscribe { request: 1, channel: LOG.into(), position };
+        let subscribe = ChannelMessage::Subscribe { request: 1, channel: LOG.into(), position, about: None };
         drop(self.client.change(|machine| machine.send_channel(subscribe.encode()))); // a session that has ended says so
     }
 

@@ -192,7 +192,7 @@ impl Pair {
     }
 
     fn subscribe(&mut self, stage: &Stage, channel: &str, position: Option<Position>) -> u64 {
-        self.ask(stage, |request| ChannelMessage::Subscribe { request, channel: channel.into(), position })
+        self.ask(stage, |request| ChannelMessage::Subscribe { request, channel: channel.into(), position, about: None })
     }
 
     fn unsubscribe(&mut self, stage: &Stage, channel: &str) -> u64 {

@@ -163,8 +163,13 @@ impl Topic {
         let newest = state.newest;
         let recovered = since.filter(|(position, history)| history.complete && position.epoch == newest.epoch);
         let position = recovered.as_ref().map_or(newest, |(position, _)| *position);
-        let answer =
-            ChannelMessage::Subscribed { request, number: self.number, recovered: recovered.is_some(), position };
+        let answer = ChannelMessage::Subscribed {
+            request,
+            number: self.number,
+            recovered: recovered.is_some(),
+            state: false,
+            position,
+        };
         subscriber.session.answer(&answer);
         let subscriber = Arc::clone(subscriber);
         // The history may know of more than has come here.

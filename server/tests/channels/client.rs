@@ -67,7 +67,7 @@ impl Channels {
     }
 
     pub(crate) fn ask_to_subscribe(&self, channel: &str, position: Option<Position>) -> u64 {
-        self.ask(|request| ChannelMessage::Subscribe { request, channel: channel.into(), position })
+        self.ask(|request| ChannelMessage::Subscribe { request, channel: channel.into(), position, about: None })
     }
 
     pub(crate) fn ask_to_publish(&self, channel: &str, data: impl Into<Message>) -> u64 {

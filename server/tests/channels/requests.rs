@@ -196,7 +196,8 @@ async fn a_publication_is_so_long_and_no_longer() {
 async fn a_client_that_breaks_the_rules_is_closed() {
     let Running { server: _server, place, .. } = &start(config(), |builder| builder).await;
     let position = Position { epoch: 1, offset: 1 };
-    let subscribe = |request| ChannelMessage::Subscribe { request, channel: "room:a".into(), position: None };
+    let subscribe =
+        |request| ChannelMessage::Subscribe { request, channel: "room:a".into(), position: None, about: None };
     for (said, code) in [
         (vec![subscribe(0)], Code::ProtocolViolation),
         (vec![subscribe(2), subscribe(2)], Code::ProtocolViolation),

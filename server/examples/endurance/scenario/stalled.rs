@@ -105,7 +105,7 @@ async fn listen(place: &Place, count: usize, late: &Arc<Mutex<Vec<f64>>>) -> Res
 /// A session that is subscribed.
 async fn open(place: Place, transport: Transport, fault: Fault) -> Result<Client, Failure> {
     let client = Client::open(&place, transport, &fault).await?;
-    let subscribe = ChannelMessage::Subscribe { request: 1, channel: TIMED.into(), position: None };
+    let subscribe = ChannelMessage::Subscribe { request: 1, channel: TIMED.into(), position: None, about: None };
     client.change(|machine| machine.send_channel(subscribe.encode()))?;
     match channel::decode(client.until(|machine| machine.poll_channel()).await).map_err(|close| close.to_string())? {
         ChannelMessage::Subscribed { .. } => Ok(client),

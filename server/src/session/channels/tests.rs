@@ -180,7 +180,7 @@ impl Pair {
 }
 
 fn subscribe(request: u64) -> ChannelMessage {
-    ChannelMessage::Subscribe { request, channel: "room:42".into(), position: None }
+    ChannelMessage::Subscribe { request, channel: "room:42".into(), position: None, about: None }
 }
 
 fn unsubscribe(request: u64) -> ChannelMessage {
