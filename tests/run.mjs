@@ -16,6 +16,7 @@ const FILES = [
   'hostile',
   'netem',
   'channels',
+  'tokens',
   'sleep',
   'fresh',
   'endurance',

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use futures_util::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -167,7 +167,7 @@ impl Builder {
         self
     }
 
-    /// Serves these routes beside those of the transports, over TCP and HTTP/3. `/livez` and `/readyz` are taken: they answer 200, the latter
+    /// Serves these routes beside those of the transports, over TCP and HTTP/3. Their handlers get the channels as `axum::Extension<Hub>`. `/livez` and `/readyz` are taken: they answer 200, the latter
     /// 503 while the server is going away.
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;
@@ -270,7 +270,10 @@ impl Builder {
             running,
             connections,
         };
-        let router = server.router().merge(routes::health(Arc::clone(&server.gateway))).merge(self.routes);
+        let router = server
+            .router()
+            .merge(routes::health(Arc::clone(&server.gateway)))
+            .merge(self.routes.layer(Extension(server.hub())));
         if let Some(endpoint) = &server.quic {
             let (accepting, connections) = (server.accepting.clone(), server.connections.clone());
             let serve = webtransport::serve(endpoint.clone(), router.clone(), quic_limits, accepting, connections);

@@ -16,6 +16,7 @@ export const binaries = {
   testbed: join(build, 'examples/testbed'),
   idleSessions: join(build, 'examples/idle_sessions'),
   endurance: join(build, 'examples/endurance'),
+  tokens: join(build, 'examples/tokens'),
   netem: join(build, 'throughline-netem'),
   python: join(testsFolder, '.venv/bin/python'),
   chromium: find('chromium', 'chromium-browser', 'google-chrome'),
@@ -27,12 +28,13 @@ export const binaries = {
 
 /** One line for each thing that is needed and not there. */
 export function missing() {
-  const cargo = `cargo build --release --bin throughline --bin throughline-netem --example testbed --example idle_sessions --example endurance`;
+  const cargo = `cargo build --release --bin throughline --bin throughline-netem --example testbed --example idle_sessions --example endurance --example tokens`;
   const needed = {
     throughline: cargo,
     testbed: cargo,
     idleSessions: cargo,
     endurance: cargo,
+    tokens: cargo,
     netem: cargo,
     python: 'python3 -m venv tests/.venv && tests/.venv/bin/pip install -r tests/requirements.txt',
     chromium: 'apt-get install chromium',

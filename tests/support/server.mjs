@@ -49,6 +49,16 @@ export function startServe(env = {}) {
   });
 }
 
+/** The example of server/examples/tokens, which asks the model at `url` (see model.mjs). */
+export function startTokens(url, key, args = []) {
+  return startServer(binaries.tokens, ['--json', '--model', 'fake', ...args], {
+    THROUGHLINE_TCP__LISTEN: '127.0.0.1:0',
+    THROUGHLINE_QUIC__LISTEN: '127.0.0.1:0',
+    OPENAI_BASE_URL: url,
+    OPENAI_API_KEY: key,
+  });
+}
+
 async function startServer(command, args, env) {
   const folder = await mkdtemp(join(tmpdir(), 'throughline-test-'));
   const child = start(command, args, {

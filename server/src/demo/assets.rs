@@ -16,6 +16,11 @@ struct Assets;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' https: ws: wss:; img-src 'self' data:; \
      object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
+/// A route for `/throughline.js`, the browser client, for pages of one's own.
+pub fn client<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/throughline.js", get(|headers: HeaderMap| async move { serve("throughline.js", &headers) }))
+}
+
 /// Routes for `/`, the page's own files beside it, and `/throughline.js`, the browser client.
 pub fn assets<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()

@@ -2,7 +2,7 @@
 //!
 //! It is an application like any other: it knows [`Session`](crate::Session), and no transport.
 //! - [`Arena`] runs the game and is the handler of its sessions.
-//! - [`assets()`] serves the page and the browser client.
+//! - [`assets()`] serves the page and the browser client, [`client()`] the latter alone.
 //!
 //! From the inside out: `world` (with `ship`, `motes`, `bots`, `grid`, `rng`) is the game, pure and seedable; `wire` and
 //! `messages` are what travels; `interest` chooses what one player sees; `stage` serves all players in one loop;
@@ -26,4 +26,4 @@ mod wire;
 mod world;
 
 pub use arena::Arena;
-pub use assets::assets;
+pub use assets::{assets, client};
