@@ -146,8 +146,9 @@ pub(crate) fn machine(input: &[u8]) {
                     native_datagrams: (native > 100).then_some(usize::from(native) * 6),
                     native_streams: native & 2 == 2,
                     peer_sends_requests: native & 4 == 4,
+                    marks: native & 8 == 8,
                 };
-                match machine.offer(now, received) {
+                match machine.offer(now, received, traits, (native & 1 == 1).then_some(now + 1_000 * received)) {
                     _ if !server => {
                         decoder = Decoder::new();
                         machine.link_opened(now, traits);

@@ -1,10 +1,13 @@
 //! Frames and their bytes (SPEC section 3).
 
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytestring::ByteString;
 
 use crate::close::{Close, Code, Origin};
 use crate::id::{ResumeKey, SessionId};
-use crate::limits::{MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_REASON};
+use crate::limits::{MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_REASON, MAX_TOKEN};
 use crate::varint;
 
 /// The numbers of the frame types.
@@ -35,6 +38,12 @@ pub mod kind {
     pub const TAKEN: u64 = 0x0c;
     /// GOAWAY.
     pub const GOAWAY: u64 = 0x0d;
+    /// STATE.
+    pub const STATE: u64 = 0x0e;
+    /// TOKEN.
+    pub const TOKEN: u64 = 0x0f;
+    /// EXPIRES.
+    pub const EXPIRES: u64 = 0x10;
 }
 
 /// One frame.
@@ -112,6 +121,25 @@ pub enum Frame {
         /// When the client should leave, in milliseconds from now.
         delay_ms: u64,
     },
+    /// A value of a channel of state, from a server: the fields of VALUE from `number` on (SPEC section 10.1).
+    State(Bytes),
+    /// What a client authenticates with from now on. A secret.
+    Token(Token),
+    /// How long the client's credentials are good for, from a server.
+    Expires {
+        /// In milliseconds from now; 0: for ever.
+        in_ms: u64,
+    },
+}
+
+/// What a client authenticates with: 1 to [`MAX_TOKEN`] bytes. Not shown when it is printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(pub ByteString);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
 }
 
 /// `received` of an ACK that says: all of this stream has arrived, or nothing more of it is wanted.
@@ -128,6 +156,8 @@ pub struct Welcome {
     pub key: ResumeKey,
     /// Whether the session that the client asked for goes on.
     pub resumed: bool,
+    /// Whether native datagrams to the client begin with a mark on this link.
+    pub marked: bool,
     /// The number of this link within the session, from 1.
     pub link: u64,
     /// The server's clock, in microseconds since the Unix epoch.
@@ -146,6 +176,8 @@ pub struct Welcome {
     pub streams: u64,
     /// Milliseconds that the server keeps a session without a link; 0: not at all.
     pub window_ms: u64,
+    /// Milliseconds until what the client has authenticated with ends; 0: never.
+    pub expires_ms: u64,
 }
 
 /// A frame that cannot be read.
@@ -195,11 +227,7 @@ impl Frame {
                 out.put_slice(data);
             }
             Self::Ack { stream, received, limit } => numbers(out, kind::ACK, [*stream, *received, *limit]),
-            Self::Datagram(data) => {
-                varint::encode(kind::DATAGRAM, out);
-                varint::encode(data.len() as u64, out);
-                out.put_slice(data);
-            }
+            Self::Datagram(data) => encode_bytes(kind::DATAGRAM, data, out),
             Self::Ping { id } => numbers(out, kind::PING, [*id]),
             Self::Pong { id, time_us } => numbers(out, kind::PONG, [*id, *time_us]),
             Self::End { stream, size } => numbers(out, kind::END, [*stream, *size]),
@@ -208,6 +236,9 @@ impl Frame {
             Self::Streams { limit } => numbers(out, kind::STREAMS, [*limit]),
             Self::Taken { count } => numbers(out, kind::TAKEN, [*count]),
             Self::GoAway { delay_ms } => numbers(out, kind::GOAWAY, [*delay_ms]),
+            Self::State(value) => encode_bytes(kind::STATE, value, out),
+            Self::Token(Token(token)) => encode_bytes(kind::TOKEN, token.as_bytes(), out),
+            Self::Expires { in_ms } => numbers(out, kind::EXPIRES, [*in_ms]),
         }
     }
 
@@ -230,8 +261,12 @@ impl Frame {
                 }
                 return Ok(Self::Stream { stream, offset, data: payload });
             }
-            kind::DATAGRAM if payload.len() > MAX_DATAGRAM => return Err(FrameError::DatagramTooLarge(payload.len())),
+            kind::DATAGRAM | kind::STATE if payload.len() > MAX_DATAGRAM => {
+                return Err(FrameError::DatagramTooLarge(payload.len()));
+            }
             kind::DATAGRAM => return Ok(Self::Datagram(payload)),
+            kind::STATE => return Ok(Self::State(payload)),
+            kind::TOKEN => return decode_token(payload).map(Self::Token).ok_or(FrameError::Malformed("TOKEN")),
             kind::ACK => take(&mut payload)
                 .map(|[stream, received, limit]| Self::Ack { stream, received, limit })
                 .ok_or(FrameError::Malformed("ACK")),
@@ -258,6 +293,9 @@ impl Frame {
                 .filter(|[delay_ms]| *delay_ms <= u64::from(u32::MAX))
                 .map(|[delay_ms]| Self::GoAway { delay_ms })
                 .ok_or(FrameError::Malformed("GOAWAY")),
+            kind::EXPIRES => {
+                take(&mut payload).map(|[in_ms]| Self::Expires { in_ms }).ok_or(FrameError::Malformed("EXPIRES"))
+            }
             unknown => return Err(FrameError::Unknown(unknown)),
         }?;
         if payload.has_remaining() {
@@ -277,6 +315,13 @@ pub fn encode_stream_header(stream: u64, offset: u64, len: usize, out: &mut Byte
     varint::encode(offset, out);
 }
 
+/// Writes a frame whose payload is these bytes.
+pub(crate) fn encode_bytes(kind: u64, payload: &[u8], out: &mut BytesMut) {
+    varint::encode(kind, out);
+    varint::encode(payload.len() as u64, out);
+    out.put_slice(payload);
+}
+
 /// Bytes that a STREAM frame needs beside its data, at most: one of type, four of length, eight each of
 /// stream and offset.
 pub const MAX_STREAM_HEADER: usize = 21;
@@ -286,7 +331,7 @@ impl Welcome {
         varint::encode(self.version, out);
         out.put_slice(&self.session.0);
         out.put_slice(&self.key.0);
-        let flags = u64::from(self.resumed);
+        let flags = u64::from(self.resumed) | u64::from(self.marked) << 1;
         for number in [
             flags,
             self.link,
@@ -298,6 +343,7 @@ impl Welcome {
             self.limit,
             self.streams,
             self.window_ms,
+            self.expires_ms,
         ] {
             varint::encode(number, out);
         }
@@ -308,11 +354,13 @@ impl Welcome {
         let session = SessionId(sixteen(&mut payload)?);
         let key = ResumeKey(sixteen(&mut payload)?);
         let mut next = || varint::take(&mut payload);
-        let welcome = Self {
+        let flags = next()?;
+        let mut welcome = Self {
             version,
             session,
             key,
-            resumed: next()? & 1 == 1,
+            resumed: flags & 1 == 1,
+            marked: flags >> 1 & 1 == 1,
             link: next()?,
             time_us: next()?,
             heartbeat_ms: next()?,
@@ -322,7 +370,12 @@ impl Welcome {
             limit: next()?,
             streams: next()?,
             window_ms: next()?,
+            expires_ms: 0,
         };
+        // Servers that know no end of credentials do not say it.
+        if payload.has_remaining() {
+            welcome.expires_ms = varint::take(&mut payload)?;
+        }
         (welcome.heartbeat_ms > 0 && welcome.idle_ms > 0).then_some(welcome)
     }
 }
@@ -347,6 +400,12 @@ fn decode_close(mut payload: Bytes) -> Option<Close> {
     }
     let reason = std::str::from_utf8(&payload).ok()?.to_owned();
     Some(Close { code, origin, reason })
+}
+
+fn decode_token(payload: Bytes) -> Option<Token> {
+    // Copied: a slice would keep its packet in memory for as long as somebody looks at the token.
+    let token = std::str::from_utf8(&payload).ok().filter(|token| (1..=MAX_TOKEN).contains(&token.len()))?;
+    Some(Token(token.into()))
 }
 
 fn numbers<const N: usize>(out: &mut BytesMut, kind: u64, numbers: [u64; N]) {

@@ -25,8 +25,8 @@ pub mod varint;
 pub use channel::{ChannelCode, ChannelMessage, Position};
 pub use close::{Close, Code, Origin};
 pub use codec::Decoder;
-pub use datagram::{Datagram, TooLarge};
-pub use frame::{Frame, FrameError, Welcome};
+pub use datagram::{Datagram, Mark, StateDatagram, StateSlot, TooLarge};
+pub use frame::{Frame, FrameError, Token, Welcome};
 pub use id::{ResumeKey, SessionId};
 pub use machine::{
     Candidate, Config, Event, HeldByStreams, LinkTraits, Machine, Micros, OpenStreamError, Refused, Role,

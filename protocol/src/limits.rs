@@ -19,7 +19,7 @@ pub const MAX_DATAGRAM: usize = 1_100;
 /// Longest reason of a CLOSE, in bytes of UTF-8: WebTransport's own limit.
 pub const MAX_REASON: usize = 1_024;
 
-/// Longest token of an opening, in bytes: a signed token with a few claims fits, and so does the request in
+/// Longest token of an opening or a TOKEN, in bytes: a signed token with a few claims fits, and so does the request in
 /// everybody's header limits.
 pub const MAX_TOKEN: usize = 4_096;
 
@@ -51,14 +51,25 @@ pub const MAX_CHANNEL_REASON: usize = 512;
 /// read: so answers of at most 64 KiB come on top of the buffer.
 pub const MAX_CHANNEL_ANSWERS: usize = 64;
 
+/// What waits in the message stream to be sent or acknowledged while it counts as little, in bytes: one STREAM frame of the size that is recommended. A path
+/// of 50 ms and 2.5 Mbit/s has as much under way.
+pub const FRESH_BYTES: u64 = STREAM_CHUNK as u64;
+
 /// Longest message body by default, in bytes.
 pub const DEFAULT_MAX_MESSAGE: usize = 4 * 1_048_576;
 
 /// Most datagrams that wait to be sent: one per key. More keys than this push out the oldest.
 pub const MAX_OUTGOING_DATAGRAMS: usize = 64;
 
+/// Most values of channels of state that wait to be sent as datagrams: one per key. Of more than these the oldest are left to the messages that follow a
+/// lost datagram. What waits is shared with the other sessions, so that a place costs about a hundred bytes.
+pub const MAX_OUTGOING_STATES: usize = 256;
+
 /// Most received datagrams that wait for the application; the oldest go first. Eight seconds at 30 per second.
 pub const MAX_INCOMING_DATAGRAMS: usize = 256;
+
+/// Most received values of channels of state that wait for whoever handles channels; the oldest go first.
+pub const MAX_INCOMING_STATES: usize = 256;
 
 /// Credit on each half of a stream above 0 before its receiver's first ACK, in bytes.
 pub const INITIAL_STREAM_CREDIT: u64 = 16_384;
@@ -69,10 +80,10 @@ pub const INITIAL_CLIENT_STREAMS: u64 = 100;
 /// Links of one session that wait to be chosen by its client: one of each kind of transport. A further one takes the place of the oldest.
 pub const MAX_CANDIDATES: usize = 4;
 
-/// Most DATAGRAM frames that may be on their way without TAKEN, whatever rate and path: a second at 250 per second.
+/// Most DATAGRAM and STATE frames that may be on their way without TAKEN, whatever rate and path: a second at 250 per second.
 pub const MAX_DATAGRAMS_UNDER_WAY: u64 = 256;
 
-/// DATAGRAM frames that may be on their way without TAKEN on a path without length.
+/// DATAGRAM and STATE frames that may be on their way without TAKEN on a path without length.
 pub const MIN_DATAGRAMS_UNDER_WAY: u64 = 2;
 
 /// Longest time that an ACK may wait for company, in microseconds.

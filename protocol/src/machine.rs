@@ -16,6 +16,7 @@
 
 mod channels;
 mod config;
+mod credentials;
 mod credit;
 mod heartbeat;
 mod inbox;
@@ -29,12 +30,13 @@ mod transmit;
 use bytes::Bytes;
 
 use crate::close::{Close, Code};
-use crate::datagram::Slots;
+use crate::datagram::Outgoing;
 use crate::id::{ResumeKey, SessionId};
 use crate::limits::INITIAL_CLIENT_CREDIT;
 use crate::message::{Assembler, Message};
 use crate::stream::{Receiver, Sender};
 use channels::Answers;
+use credentials::Credentials;
 use credit::Credit;
 use heartbeat::Heartbeat;
 use inbox::{Arrived, Inbox};
@@ -151,16 +153,19 @@ pub struct Machine {
     flush_until: Micros,
     /// Largest native datagram of the link, if it has them.
     native_datagrams: Option<usize>,
+    /// Whether native datagrams to the client begin with a mark on this link.
+    marked: bool,
 
     sender: Sender,
     receiver: Receiver,
     assembler: Assembler,
-    outgoing: Slots,
+    outgoing: Outgoing,
     credit: Credit,
     inbox: Inbox,
     answers: Answers,
     streams: Streams,
     leaving: Leaving,
+    credentials: Credentials,
 
     heard: Micros,
     ack_at: Option<Micros>,
@@ -197,15 +202,17 @@ impl Machine {
             closed_told: false,
             flush_until: 0,
             native_datagrams: None,
+            marked: false,
             sender: Sender::new(credit),
             receiver: Receiver::new(config.receive_window_bytes, initial_limit),
             assembler: Assembler::new(config.max_message_bytes),
-            outgoing: Slots::default(),
+            outgoing: Outgoing::default(),
             credit: Credit::default(),
             inbox: Inbox::default(),
             answers: Answers::default(),
             streams: Streams::new(role, &config),
             leaving: Leaving::default(),
+            credentials: Credentials::default(),
             heard: 0,
             ack_at: None,
             ack_due: false,
@@ -230,7 +237,8 @@ impl Machine {
             Phase::Open => {
                 let idle = self.heard + self.config.idle_timeout_ms * 1_000;
                 let leaving = self.leaving.at().filter(|_| self.role == Role::Client);
-                let due = [self.ack_at, leaving].into_iter().flatten();
+                let expires = self.credentials.until().filter(|_| self.role == Role::Server);
+                let due = [self.ack_at, leaving, expires].into_iter().flatten();
                 due.chain([idle, self.heartbeat.next_at()]).min()
             }
         }
@@ -279,6 +287,7 @@ impl Machine {
             self.ack_due = true;
         }
         self.leave_in_time(now);
+        self.expire_in_time(now);
     }
 
     // ---- the application ----

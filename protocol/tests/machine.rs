@@ -33,7 +33,7 @@ fn a_session_is_established_by_its_clients_first_frame_and_told_of_once() {
     // A second link told the application of a new session.
     let mut machine = server(Config::default());
     assert!(machine.is_established());
-    let candidate = machine.offer(1, 0).expect("the session goes on");
+    let candidate = machine.offer(1, 0, LinkTraits::default(), None).expect("the session goes on");
     machine.adopt(1, &candidate, LinkTraits::default(), &Frame::Ping { id: 2 }).expect("the client has chosen it");
     assert_eq!(machine.poll_event(), None);
 
@@ -49,6 +49,7 @@ fn welcome(session: u8, resumed: bool, received: u64) -> Frame {
         session: SessionId([session; 16]),
         key: ResumeKey([2; 16]),
         resumed,
+        marked: false,
         link: 1,
         time_us: 0,
         heartbeat_ms: 10_000,
@@ -58,6 +59,7 @@ fn welcome(session: u8, resumed: bool, received: u64) -> Frame {
         limit: 262_144,
         streams: 100,
         window_ms: 120_000,
+        expires_ms: 0,
     })
 }
 
@@ -101,7 +103,7 @@ fn a_stream_that_was_given_up_is_announced_where_its_peer_is() {
     while machine.poll_transmit(0, 65_536).is_some() {}
     machine.handle_frame(0, Frame::Ack { stream, received: 2, limit: 16_384 });
     machine.stream_reset(stream, 5);
-    let candidate = machine.offer(1, 0).expect("the session goes on");
+    let candidate = machine.offer(1, 0, LinkTraits::default(), None).expect("the session goes on");
     machine.adopt(1, &candidate, native, &Frame::Ping { id: 2 }).expect("the client has chosen it");
     assert_eq!(machine.poll_unrouted(), Some(stream));
     machine.route(stream, true);
@@ -132,11 +134,11 @@ fn acknowledgements_without_room_in_a_packet_go_with_the_next() {
 fn credit_that_was_promised_on_a_link_that_is_not_chosen_in_the_end_counts() {
     // A client that chose one link, and at once another, kept the higher credit of the first: it was FLOW_CONTROL.
     let mut machine = server(Config { receive_window_bytes: 10, ..Config::default() });
-    let lower = machine.offer(1, 0).expect("the session goes on");
+    let lower = machine.offer(1, 0, LinkTraits::default(), None).expect("the session goes on");
     machine.handle_frame(1, Frame::Stream { stream: 0, offset: 0, data: Bytes::from_static(b"\0\x01x") });
     assert!(matches!(machine.poll_event(), Some(Event::Message(_))));
     // Its WELCOME says 13, and the client hears it; but it chooses the other one in the end.
-    let _higher = machine.offer(1, 0).expect("the session goes on");
+    let _higher = machine.offer(1, 0, LinkTraits::default(), None).expect("the session goes on");
     machine.adopt(2, &lower, LinkTraits::default(), &Frame::Ping { id: 2 }).expect("it is the newest");
     machine.handle_frame(2, Frame::Stream { stream: 0, offset: 3, data: Bytes::from_static(b"\0\x08xxxxxxxx") });
     assert_eq!(machine.closing(), None);

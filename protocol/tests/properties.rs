@@ -14,7 +14,7 @@ use throughline_protocol::limits::{
 };
 use throughline_protocol::{
     ChannelMessage, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, Message, Origin, Position,
-    ResumeKey, SessionId, TrySendError, Welcome, channel, varint,
+    ResumeKey, SessionId, Token, TrySendError, Welcome, channel, varint,
 };
 
 fn number() -> impl Strategy<Value = u64> {
@@ -28,12 +28,12 @@ fn bytes(max: usize) -> impl Strategy<Value = Bytes> {
 
 fn welcome() -> impl Strategy<Value = Frame> {
     let ids = (any::<[u8; 16]>(), any::<[u8; 16]>());
-    let numbers = (number(), number(), number(), number(), number(), number(), number(), number());
-    (ids, any::<bool>(), numbers, 1..=varint::MAX, 1..=varint::MAX).prop_map(
+    let numbers = (number(), number(), number(), number(), number(), number(), number(), number(), number());
+    (ids, any::<(bool, bool)>(), numbers, 1..=varint::MAX, 1..=varint::MAX).prop_map(
         |(
             (session, key),
-            resumed,
-            (version, link, time_us, max_message, received, limit, streams, window_ms),
+            (resumed, marked),
+            (version, link, time_us, max_message, received, limit, streams, window_ms, expires_ms),
             heartbeat_ms,
             idle_ms,
         )| {
@@ -42,6 +42,7 @@ fn welcome() -> impl Strategy<Value = Frame> {
                 session: SessionId(session),
                 key: ResumeKey(key),
                 resumed,
+                marked,
                 link,
                 time_us,
                 heartbeat_ms,
@@ -51,6 +52,7 @@ fn welcome() -> impl Strategy<Value = Frame> {
                 limit,
                 streams,
                 window_ms,
+                expires_ms,
             })
         },
     )
@@ -77,6 +79,9 @@ fn frame() -> impl Strategy<Value = Frame> {
         number().prop_map(|limit| Frame::Streams { limit }),
         number().prop_map(|count| Frame::Taken { count }),
         any::<u32>().prop_map(|delay| Frame::GoAway { delay_ms: delay.into() }),
+        bytes(MAX_DATAGRAM).prop_map(Frame::State),
+        "\\PC{1,200}".prop_map(|token| Frame::Token(Token(token.into()))),
+        number().prop_map(|in_ms| Frame::Expires { in_ms }),
     ]
 }
 
@@ -589,7 +594,7 @@ impl Pair {
         let received = self.sides[1].machine.received();
         let (now, traits) = (self.now, self.traits());
         let [server, client] = &mut self.sides;
-        let candidate = server.machine.offer(now, received).expect("the client says what it was sent");
+        let candidate = server.machine.offer(now, received, traits, None).expect("the client says what it was sent");
         client.machine.link_opened(now, traits);
         let mut decoder = Decoder::new();
         decoder.push(candidate.welcome.clone().into_bytes());

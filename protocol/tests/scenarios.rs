@@ -136,7 +136,10 @@ struct LinkOpened {
     native_datagrams: Option<usize>,
     #[serde(default)]
     native_streams: bool,
+    #[serde(default)]
+    marks: bool,
     received: Option<u64>,
+    expires: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -386,11 +389,12 @@ impl Runner {
             let traits = LinkTraits {
                 native_datagrams: opened.native_datagrams,
                 native_streams: opened.native_streams,
+                marks: opened.marks,
                 ..LinkTraits::default()
             };
             self.links += 1;
             if let Some(received) = opened.received {
-                match machine.offer(now, received) {
+                match machine.offer(now, received, traits, opened.expires) {
                     Ok(candidate) => {
                         assert_eq!(candidate.link, self.links, "{place}: the number of the link");
                         sent.extend(frames(candidate.welcome.clone(), place));

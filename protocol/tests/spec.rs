@@ -47,6 +47,9 @@ fn the_table_of_frames_has_these_types() {
         (kind::STREAMS, "STREAMS"),
         (kind::TAKEN, "TAKEN"),
         (kind::GOAWAY, "GOAWAY"),
+        (kind::STATE, "STATE"),
+        (kind::TOKEN, "TOKEN"),
+        (kind::EXPIRES, "EXPIRES"),
     ]
     .map(|(number, name)| (format!("{number:#04x}"), name.to_owned()));
     assert_eq!(rows, expected);

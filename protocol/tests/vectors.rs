@@ -392,6 +392,8 @@ struct OpeningFields {
     key: Option<String>,
     received: Option<Vec<(u64, u64)>>,
     token: Option<String>,
+    #[serde(default)]
+    marks: bool,
 }
 
 #[derive(Deserialize)]
@@ -417,6 +419,7 @@ fn openings_are_complete() {
         assert!(fields.key.is_none_or(|key| key.parse::<ResumeKey>().is_ok()), "{why}");
         assert!(fields.token.is_none_or(|token| token.len() <= throughline_protocol::limits::MAX_TOKEN), "{why}");
         assert!(query.is_some() || protocols.is_some() || headers.is_some(), "{why}");
+        assert!(!fields.marks || (protocols.is_none() && headers.is_none()), "{why}");
     }
     for InvalidOpening { why, query, protocols, headers, status, code: name } in file.invalid {
         let carriers = [query.is_some(), protocols.is_some(), headers.is_some()];

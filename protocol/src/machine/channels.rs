@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::{Machine, Role, TrySendError};
-use crate::limits::{MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD};
+use crate::limits::{FRESH_BYTES, MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD};
 use crate::varint;
 
 /// What a server owes its client for requests.
@@ -35,6 +35,14 @@ impl Machine {
         Some(assembled.message.into_bytes())
     }
 
+    /// On a client: the next value of a channel of state that came as a datagram, the fields of VALUE from `number` on. At most
+    /// [`MAX_INCOMING_STATES`](crate::limits::MAX_INCOMING_STATES) wait; then the oldest go.
+    pub fn poll_state(&mut self) -> Option<Bytes> {
+        let (link, value) = self.inbox.pop_state()?;
+        self.took(link);
+        Some(value)
+    }
+
     /// Takes a whole channel message, as [`ChannelMessage::encode`](crate::ChannelMessage::encode) makes it, to send after what was sent before. It is kept as it is,
     /// and not copied: one for many sessions lies in memory once.
     ///
@@ -50,6 +58,11 @@ impl Machine {
         }
         self.push_channel(message);
         Ok(())
+    }
+
+    /// Whether little waits in the message stream to be sent or acknowledged: what is put there now is not much older when it arrives.
+    pub fn is_fresh(&self) -> bool {
+        self.sender.buffered() < FRESH_BYTES
     }
 
     /// Takes the answer to a request, as [`Machine::send_channel`] does, but also when the buffer is full, and when the server is about to go: the client's last

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::limits::MAX_INCOMING_DATAGRAMS;
+use crate::limits::{MAX_INCOMING_DATAGRAMS, MAX_INCOMING_STATES};
 use crate::message::{Assembled, Message};
 
 /// Entries that wait as they are; behind them, small messages are packed. An application that keeps up never gets there.
@@ -22,6 +22,8 @@ pub(super) struct Inbox {
     channels: Queue,
     /// Each with the number of messages that had arrived before it, and the link that wants to hear that it was taken.
     datagrams: VecDeque<(u64, Option<u64>, Bytes)>,
+    /// Values of channels of state, each with the link that wants to hear that it was taken.
+    states: VecDeque<(Option<u64>, Bytes)>,
     messages_arrived: u64,
     messages_taken: u64,
 }
@@ -67,6 +69,18 @@ impl Inbox {
         // Copied: a slice would keep the whole packet in memory while it waits.
         self.datagrams.push_back((self.messages_arrived, link, Bytes::copy_from_slice(payload)));
         oldest.map(|(_, link, _)| link)
+    }
+
+    /// Takes a value of a channel of state; `link` wants to hear when it is taken. Returns the link of an older one that made way for it.
+    pub(super) fn push_state(&mut self, value: &[u8], link: Option<u64>) -> Option<Option<u64>> {
+        let full = self.states.len() == MAX_INCOMING_STATES;
+        let oldest = if full { self.states.pop_front() } else { None };
+        self.states.push_back((link, Bytes::copy_from_slice(value)));
+        oldest.map(|(link, _)| link)
+    }
+
+    pub(super) fn pop_state(&mut self) -> Option<(Option<u64>, Bytes)> {
+        self.states.pop_front()
     }
 
     pub(super) fn has_channels(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Which link carries the session: the first, those that are offered beside it, and what a change of links means (SPEC sections 6 and 6.1).
 
+use super::credentials::left_ms;
 use super::{CLOSE_PATIENCE_US, Machine, Micros, Phase, Role, UNHEARD_PATIENCE_US};
 use crate::VERSION;
 use crate::close::{Close, Code};
@@ -16,6 +17,23 @@ pub struct LinkTraits {
     pub native_streams: bool,
     /// Whether the peer sends by requests, one at a time: what it has to say waits for the answer to the one before.
     pub peer_sends_requests: bool,
+    /// Whether the client has asked for marks in front of its native datagrams (SPEC section 5). A client need not say it: WELCOME does.
+    pub marks: bool,
+}
+
+impl LinkTraits {
+    /// Whether a server marks its native datagrams on such a link.
+    fn marks_datagrams(&self) -> bool {
+        self.marks && self.native_datagrams.is_some()
+    }
+}
+
+/// What WELCOME says of its link alone.
+struct Terms {
+    link: u64,
+    resumed: bool,
+    marked: bool,
+    expires_ms: u64,
 }
 
 /// A further link of a server's session, which its client has not chosen yet.
@@ -31,6 +49,10 @@ pub struct Candidate {
     received: u64,
     /// The credit on the message stream that WELCOME promises.
     limit: u64,
+    /// Whether WELCOME promises marks.
+    marked: bool,
+    /// Until when the credentials that the opening has shown are good.
+    expires: Option<Micros>,
 }
 
 /// Why a candidate did not become the current link.
@@ -58,11 +80,18 @@ impl Machine {
         self.welcome_due = self.role == Role::Server;
     }
 
-    /// A server was asked for a further link by a client that has `received` so much of the message stream. The current link goes on.
+    /// A server was asked for a further link by a client that has `received` so much of the message stream, and has shown credentials that are good until
+    /// `expires` (for ever, if there is none). The current link goes on.
     ///
     /// # Errors
     /// The CLOSE to answer on that link: the session has ended, or so much was never sent.
-    pub fn offer(&mut self, now: Micros, received: u64) -> Result<Candidate, Close> {
+    pub fn offer(
+        &mut self,
+        now: Micros,
+        received: u64,
+        traits: LinkTraits,
+        expires: Option<Micros>,
+    ) -> Result<Candidate, Close> {
         if matches!(self.phase, Phase::Closed(_)) {
             return Err(Close::protocol(Code::UnknownSession, "the session has ended"));
         }
@@ -70,13 +99,17 @@ impl Machine {
         self.links += 1;
         let limit = self.receiver.promise();
         let mut welcome = packet::Builder::default();
-        self.encode_welcome(now, self.links, true, (self.receiver.received(), limit), &mut welcome);
+        let (marked, said) = (traits.marks_datagrams(), (self.receiver.received(), limit));
+        let expires_ms = left_ms(expires, now);
+        self.encode_welcome(now, Terms { link: self.links, resumed: true, marked, expires_ms }, said, &mut welcome);
         Ok(Candidate {
             link: self.links,
             welcome: welcome.finish().unwrap_or_default(),
             deadline: now + self.config.open_timeout_ms * 1_000,
             received,
             limit,
+            marked,
+            expires,
         })
     }
 
@@ -111,6 +144,8 @@ impl Machine {
         self.resumed = true;
         self.welcome_due = false;
         self.link_changed(now, traits);
+        self.marked = candidate.marked;
+        self.credentials.adopt(candidate.link, candidate.expires);
         self.heartbeat.ping_arrived(id);
         self.ack_due = true;
         match &mut self.phase {
@@ -161,6 +196,7 @@ impl Machine {
 
     fn link_changed(&mut self, now: Micros, traits: LinkTraits) {
         self.native_datagrams = traits.native_datagrams;
+        self.marked = traits.marks_datagrams();
         self.heard = now;
         self.heartbeat.link_changed();
         self.credit.link_changed(traits.peer_sends_requests);
@@ -173,15 +209,15 @@ impl Machine {
     pub(super) fn write_welcome(&mut self, now: Micros, packet: &mut packet::Builder) {
         if std::mem::take(&mut self.welcome_due) {
             let said = self.receiver.say();
-            self.encode_welcome(now, self.link, false, said, packet);
+            let (marked, expires_ms) = (self.marked, left_ms(self.expires(), now));
+            self.encode_welcome(now, Terms { link: self.link, resumed: false, marked, expires_ms }, said, packet);
         }
     }
 
     fn encode_welcome(
         &self,
         now: Micros,
-        link: u64,
-        resumed: bool,
+        Terms { link, resumed, marked, expires_ms }: Terms,
         (received, limit): (u64, u64),
         packet: &mut packet::Builder,
     ) {
@@ -191,6 +227,7 @@ impl Machine {
             session,
             key,
             resumed,
+            marked,
             link,
             time_us: now.min(varint::MAX),
             heartbeat_ms: self.config.heartbeat_ms,
@@ -200,6 +237,7 @@ impl Machine {
             limit,
             streams: self.streams.granted(),
             window_ms: self.config.resume_window_ms,
+            expires_ms,
         };
         Frame::Welcome(welcome).encode(packet.small());
     }
@@ -226,7 +264,9 @@ impl Machine {
         self.streams.may_open(welcome.streams);
         self.identity = Some((welcome.session, welcome.key));
         self.resumed = welcome.resumed;
+        self.marked = welcome.marked;
         self.link = welcome.link;
+        self.expires_arrived(now, welcome.expires_ms)?;
         self.config.heartbeat_ms = welcome.heartbeat_ms;
         self.config.idle_timeout_ms = welcome.idle_ms;
         self.config.resume_window_ms = welcome.window_ms;

@@ -5,10 +5,11 @@ use bytes::Bytes;
 use super::streams::Way;
 use super::{MESSAGE_STREAM, Machine, Micros, Phase, Role};
 use crate::close::{Close, Code, Origin};
-use crate::datagram::TooLarge;
+use crate::datagram::{Mark, TooLarge};
 use crate::frame::{DONE, Frame};
 use crate::limits::{ACK_DELAY_US, MAX_DATAGRAM};
 use crate::message::{Assembled, Whole};
+use crate::varint;
 
 impl Machine {
     /// Something of the peer arrived that is no frame: it is alive.
@@ -45,7 +46,9 @@ impl Machine {
         let result = match frame {
             Frame::Close(close) if is_of_link_alone(&close) => return,
             Frame::Close(close) => return self.end(close),
-            Frame::Stream { .. } | Frame::Datagram(_) | Frame::Ack { .. } if matches!(self.phase, Phase::Open) => {
+            Frame::Stream { .. } | Frame::Datagram(_) | Frame::State(_) | Frame::Ack { .. }
+                if matches!(self.phase, Phase::Open) =>
+            {
                 self.dispatch_late(now, frame)
             }
             _ => return,
@@ -80,16 +83,25 @@ impl Machine {
     }
 
     /// A native datagram arrived on the current link.
-    pub fn handle_datagram(&mut self, now: Micros, payload: Bytes) {
+    pub fn handle_datagram(&mut self, now: Micros, mut payload: Bytes) {
         self.heard_from(now);
+        let len = payload.len();
+        let mark = match self.role {
+            Role::Client if self.marked => varint::take(&mut payload),
+            Role::Client | Role::Server => Some(Mark::Application as u64),
+        };
         if payload.len() > MAX_DATAGRAM {
             return self.fail(now, Close::protocol(Code::DatagramTooLarge, TooLarge(payload.len()).to_string()));
         }
         if !matches!(self.phase, Phase::Open) {
             return; // nobody may read it yet, or any more: datagrams may be lost
         }
-        self.stats.bytes_in += payload.len() as u64;
-        self.datagram_arrived(&payload, None);
+        self.stats.bytes_in += len as u64;
+        match mark {
+            Some(mark) if mark == Mark::Application as u64 => self.datagram_arrived(&payload, None),
+            Some(mark) if mark == Mark::State as u64 => self.state_arrived(&payload, None),
+            Some(_) | None => {} // a later version's
+        }
     }
 
     /// What arrived could not be read, or is against the rules of its carrier: the session ends.
@@ -123,6 +135,12 @@ impl Machine {
             Frame::Streams { limit } => self.streams.may_open(limit),
             Frame::Taken { count } => self.credit.peer_took(count),
             Frame::GoAway { delay_ms } => self.goaway_arrived(now, delay_ms),
+            Frame::State(_) if self.role == Role::Server => {
+                return Err(Close::protocol(Code::ProtocolViolation, "STATE is the server's"));
+            }
+            Frame::State(value) => self.state_arrived(&value, Some(self.link)),
+            Frame::Token(token) => self.token_arrived(token)?,
+            Frame::Expires { in_ms } => self.expires_arrived(now, in_ms)?,
         }
         Ok(())
     }
@@ -135,6 +153,10 @@ impl Machine {
             Frame::Ack { stream, received, limit } if received != DONE => self.streams.ack(stream, received, limit),
             Frame::Datagram(payload) => {
                 self.datagram_arrived(&payload, None);
+                Ok(())
+            }
+            Frame::State(value) => {
+                self.state_arrived(&value, None);
                 Ok(())
             }
             _ => Ok(()),
@@ -169,6 +191,14 @@ impl Machine {
     fn datagram_arrived(&mut self, payload: &[u8], link: Option<u64>) {
         self.stats.datagrams_in += 1;
         if let Some(dropped) = self.inbox.push_datagram(payload, link) {
+            self.stats.datagrams_dropped += 1;
+            self.took(dropped);
+        }
+    }
+
+    fn state_arrived(&mut self, value: &[u8], link: Option<u64>) {
+        self.stats.datagrams_in += 1;
+        if let Some(dropped) = self.inbox.push_state(value, link) {
             self.stats.datagrams_dropped += 1;
             self.took(dropped);
         }

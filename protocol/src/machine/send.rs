@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Machine, OpenStreamError, StreamError, StreamRead};
 use crate::close::Close;
-use crate::datagram::{Datagram, TooLarge};
+use crate::datagram::{Datagram, StateDatagram, StateSlot, TooLarge};
 use crate::limits::MAX_DATAGRAM;
 use crate::message::Message;
 
@@ -48,6 +48,19 @@ impl Machine {
         }
         self.credit.offered();
         self.stats.datagrams_dropped += self.outgoing.put(key, datagram);
+        Ok(())
+    }
+
+    /// Takes a value of a channel of state to send as a datagram: of those of the same slot, the newest is sent.
+    ///
+    /// # Errors
+    /// The session has ended, or is ending.
+    pub fn send_state(&mut self, slot: StateSlot, value: StateDatagram) -> Result<(), Close> {
+        if let Some(close) = self.refusal() {
+            return Err(close);
+        }
+        self.credit.offered();
+        self.stats.datagrams_dropped += self.outgoing.put_state(slot, value);
         Ok(())
     }
 

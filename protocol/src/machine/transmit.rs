@@ -2,8 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{MESSAGE_STREAM, Machine, Micros, Phase};
-use crate::datagram::Datagram;
+use super::{MESSAGE_STREAM, Machine, Micros, Phase, Role};
+use crate::datagram::{Datagram, Mark};
 use crate::frame::{self, Frame};
 use crate::limits::STREAM_CHUNK;
 use crate::packet::{self, Packet};
@@ -53,19 +53,29 @@ impl Machine {
         Some(packet)
     }
 
-    /// The next datagram for a link that has its own.
+    /// The next datagram for a link that has its own, its mark included where they have one.
     pub fn poll_datagram(&mut self) -> Option<Bytes> {
-        if !matches!(self.phase, Phase::Open) || !self.goes_natively(self.outgoing.front()?) {
+        let waits = |mark: &Mark| self.outgoing.front(*mark).is_some_and(|front| self.goes_natively(*mark, front));
+        let mark = [Mark::Application, Mark::State].into_iter().find(waits)?;
+        if !matches!(self.phase, Phase::Open) {
             return None;
         }
-        let payload = self.outgoing.pop()?.payload();
+        let payload = self.outgoing.pop(mark)?.payload();
+        let payload = if self.marks_datagrams() { [&[mark as u8], &payload[..]].concat().into() } else { payload };
         self.count_native_datagram(payload.len());
         Some(payload)
     }
 
-    /// An empty one does not: Chromium delivers no datagram any more after one (SPEC section 5).
-    fn goes_natively(&self, datagram: &Datagram) -> bool {
-        self.native_datagrams.is_some_and(|native| (1..=native).contains(&datagram.len()))
+    /// An empty one does not: Chromium delivers no datagram any more after one (SPEC section 5). A value does only where a mark tells it from the
+    /// application's.
+    fn goes_natively(&self, mark: Mark, datagram: &Datagram) -> bool {
+        let most = self.native_datagrams.map_or(0, |native| native.saturating_sub(usize::from(self.marks_datagrams())));
+        (mark == Mark::Application || self.marks_datagrams()) && (1..=most).contains(&datagram.len())
+    }
+
+    /// Whether native datagrams that this side sends on the current link begin with a mark.
+    pub fn marks_datagrams(&self) -> bool {
+        self.marked && self.role == Role::Server
     }
 
     /// Counts a datagram that its owner handed to the link himself.
@@ -96,6 +106,12 @@ impl Machine {
         if let Some(delay_ms) = self.take_goaway(now) {
             Frame::GoAway { delay_ms }.encode(packet.small());
         }
+        if let Some(token) = self.take_token() {
+            Frame::Token(token).encode(packet.small());
+        }
+        if let Some(in_ms) = self.take_expires(now) {
+            Frame::Expires { in_ms }.encode(packet.small());
+        }
         if let Some(count) = self.credit.take_due() {
             Frame::Taken { count }.encode(packet.small());
         }
@@ -108,17 +124,24 @@ impl Machine {
 
     fn write_datagrams(&mut self, now: Micros, max: usize, packet: &mut packet::Builder) {
         let (_, min_rtt_us) = self.heartbeat.rtt_us();
-        while let Some(datagram) = self.outgoing.front() {
-            let native = self.goes_natively(datagram);
+        while let Some((mark, datagram)) = self.next_framed() {
             let fits = packet.len() + datagram.frame().len() + MAX_ACK_FRAME <= max || packet.len() == 0;
-            if native || !fits || !self.credit.allows(now, min_rtt_us) {
+            if !fits || !self.credit.allows(now, min_rtt_us) {
                 break;
             }
             packet.payload(datagram.frame());
-            self.outgoing.pop();
+            self.outgoing.pop(mark);
             self.credit.sent();
             self.stats.datagrams_out += 1;
         }
+    }
+
+    /// The next datagram that travels as a frame: where both kinds wait, they take turns.
+    fn next_framed(&self) -> Option<(Mark, Datagram)> {
+        let waits = |mark| self.outgoing.front(mark).filter(|front| !self.goes_natively(mark, front)).cloned();
+        let turn = self.outgoing.turn();
+        let other = if turn == Mark::State { Mark::Application } else { Mark::State };
+        [turn, other].into_iter().find_map(|mark| Some((mark, waits(mark)?)))
     }
 
     fn write_stream(&mut self, max: usize, packet: &mut packet::Builder) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use throughline_protocol::{Close, Code, Frame, Message, Origin, ResumeKey, SessionId, Welcome};
+use throughline_protocol::{Close, Code, Frame, Message, Origin, ResumeKey, SessionId, Token, Welcome};
 
 /// The largest number that JSON readers hold exactly.
 const EXACT: u64 = 1 << 53;
@@ -101,6 +101,8 @@ pub(crate) enum FrameText {
         session: Raw,
         key: Raw,
         resumed: bool,
+        #[serde(default)]
+        marked: bool,
         link: u64,
         time: u64,
         heartbeat: u64,
@@ -110,6 +112,8 @@ pub(crate) enum FrameText {
         limit: u64,
         streams: u64,
         window: u64,
+        #[serde(default)]
+        expires: u64,
     },
     Close {
         code: u32,
@@ -158,6 +162,16 @@ pub(crate) enum FrameText {
     GoAway {
         delay: u64,
     },
+    State {
+        data: Raw,
+    },
+    Token {
+        token: String,
+    },
+    Expires {
+        #[serde(rename = "in")]
+        in_ms: u64,
+    },
 }
 
 impl FrameText {
@@ -168,6 +182,7 @@ impl FrameText {
                 session,
                 key,
                 resumed,
+                marked,
                 link,
                 time,
                 heartbeat,
@@ -177,11 +192,13 @@ impl FrameText {
                 limit,
                 streams,
                 window,
+                expires,
             } => Frame::Welcome(Welcome {
                 version,
                 session: SessionId(session.sixteen()),
                 key: ResumeKey(key.sixteen()),
                 resumed,
+                marked,
                 link,
                 time_us: time,
                 heartbeat_ms: heartbeat,
@@ -191,6 +208,7 @@ impl FrameText {
                 limit,
                 streams,
                 window_ms: window,
+                expires_ms: expires,
             }),
             Self::Close { code, origin, reason } => {
                 Frame::Close(Close { code, origin: origin.into(), reason: reason.unwrap_or_default() })
@@ -206,6 +224,9 @@ impl FrameText {
             Self::Streams { limit } => Frame::Streams { limit },
             Self::Taken { count } => Frame::Taken { count },
             Self::GoAway { delay } => Frame::GoAway { delay_ms: delay },
+            Self::State { data } => Frame::State(data.bytes()),
+            Self::Token { token } => Frame::Token(Token(token.into())),
+            Self::Expires { in_ms } => Frame::Expires { in_ms },
         }
     }
 

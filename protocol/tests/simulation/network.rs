@@ -107,6 +107,7 @@ impl Link {
             native_datagrams: is_native.then(|| random.between(20, 1_200) as usize),
             native_streams: is_native && !random.one_in(4),
             peer_sends_requests: matches!(kind, Kind::Sse | Kind::Poll),
+            marks: is_native && random.one_in(2),
         };
         let latency = random.magnitude(100, if calm { 50_000 } else { 400_000 });
         let packet = |most: u64| move |random: &mut Random| random.magnitude(packet, most) as usize;

@@ -15,7 +15,7 @@ impl World {
         self.links[link].get_waits = self.links[link].kind == Kind::Poll;
         match resume {
             Some((id, received)) if id == self.server.id && Peer::closed(&mut self.server.machine).is_none() => {
-                match self.server.machine.offer(now, received) {
+                match self.server.machine.offer(now, received, traits, None) {
                     Ok(candidate) => {
                         tell!(self, "link {link} is offered: received {received}");
                         self.links[link].get_waits = false;

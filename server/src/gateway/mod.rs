@@ -76,6 +76,8 @@ pub(crate) struct Admitted {
     transport: Transport,
     remote: Option<IpAddr>,
     identity: Identity,
+    /// The client wants marks in front of native datagrams.
+    pub(crate) marks: bool,
     purpose: Purpose,
 }
 
@@ -139,13 +141,13 @@ impl Gateway {
             Err(_) => return failed("authentication took too long"),
         };
         let purpose = match (further, place) {
-            (Some((shared, received)), _) if shared.identity.user == identity.user => {
+            (Some((shared, received)), _) if shared.lock().identity.user == identity.user => {
                 Purpose::Further(shared, received)
             }
             (_, Some(place)) => Purpose::New(place),
             (_, None) => Purpose::New(self.place(remote)?),
         };
-        Ok(Admitted { transport: open.transport, remote, identity, purpose })
+        Ok(Admitted { transport: open.transport, remote, identity, marks: open.marks, purpose })
     }
 
     /// A place for a new session.
@@ -163,7 +165,7 @@ impl Gateway {
 
     /// Takes over a link: for the session that it was opened for, or for one of its own.
     pub(crate) fn begin(self: &Arc<Self>, admitted: Admitted, link: Box<dyn Link>, attachment: Option<Attachment>) {
-        let Admitted { transport, remote, identity, purpose } = admitted;
+        let Admitted { transport, remote, identity, purpose, .. } = admitted;
         debug_assert_eq!(transport, link.transport());
         match purpose {
             Purpose::New(place) => self.begin_session(identity, remote, link, attachment, Ok(place)),
@@ -186,7 +188,7 @@ impl Gateway {
         link: Box<dyn Link>,
         attachment: Option<Attachment>,
     ) -> Result<(), Box<dyn Link>> {
-        let Some(offer) = shared.offer(received) else { return Err(link) };
+        let Some(offer) = shared.offer(received, traits(&*link)) else { return Err(link) };
         if let (Ok(offer), Some(attachment)) = (&offer, attachment) {
             self.registry.attach(shared.id, offer.link, attachment);
         }
@@ -259,7 +261,8 @@ impl Gateway {
         let session = Session::new(Arc::clone(&shared));
         let (id, remote) = (session.id(), session.remote_addr().map(tracing::field::display));
         let transport = session.transport().map_or("none", Transport::name);
-        let user = shared.identity.user.as_deref();
+        let identity = session.identity();
+        let user = identity.user.as_deref();
         tracing::info!(session = %id, %transport, remote, user, "session opened");
         self.applications.clone().spawn(async move {
             // The call itself is caught as well: in the driver's task it would take the session along.

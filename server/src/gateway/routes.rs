@@ -70,10 +70,10 @@ async fn webtransport(State(gateway): State<Arc<Gateway>>, request: Request) -> 
     if offers_subprotocol(&parts.headers) {
         response.headers_mut().insert("wt-protocol", HeaderValue::from_static("\"throughline.v1\""));
     }
-    let deadline = gateway.limits.open_timeout;
+    let (deadline, marks) = (gateway.limits.open_timeout, admitted.marks);
     gateway.sessions.clone().spawn(async move {
         let opened = tokio::select! {
-            opened = tokio::time::timeout(deadline, webtransport_link::open(upgrade)) => opened,
+            opened = tokio::time::timeout(deadline, webtransport_link::open(upgrade, marks)) => opened,
             () = gateway.ended.cancelled() => return,
         };
         match opened {

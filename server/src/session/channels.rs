@@ -20,6 +20,9 @@ pub(crate) trait ChannelHandler: Send + Sync {
     /// The session is to be ended with this.
     fn handle(&self, session: &Session, request: ChannelMessage) -> Result<(), Close>;
 
+    /// A session that has asked something has another identity: its client has authenticated anew, as the same user, who may have other rights now.
+    fn refreshed(&self, _: &Session) {}
+
     /// A session that has asked something has ended: nothing comes of it any more. Called once.
     fn closed(&self, session: &Session);
 }

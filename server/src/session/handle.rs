@@ -5,17 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use throughline_protocol::limits::MAX_DATAGRAM;
 use throughline_protocol::machine::{self, Event as MachineEvent};
 use throughline_protocol::{
-    ChannelMessage, Close, Datagram, Message, Origin, SendDatagramError, SessionId, Stats, TrySendError,
+    ChannelMessage, Close, Datagram, Mark, Message, Origin, SendDatagramError, SessionId, StateDatagram, StateSlot,
+    Stats, TrySendError,
 };
 
 use super::Identity;
 use super::shared::Shared;
 use super::stream::{OpenStreamError, Stream};
 use crate::transport::Transport;
-use crate::transport::link::NativeDatagrams;
 
 /// One session: a durable conversation with one client. Clones are handles to the same session.
 ///
@@ -63,6 +62,11 @@ pub enum SendError {
     },
 }
 
+/// The session has ended, or is ending.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the session is closed ({0})")]
+pub(crate) struct Ended(pub(crate) Close);
+
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
@@ -84,8 +88,11 @@ impl Session {
     }
 
     /// Who is behind it.
-    pub fn identity(&self) -> &Identity {
-        &self.0.identity
+    ///
+    /// The user stays the same; the rest is what [`authenticate`](crate::Builder::authenticate) has found last, for the session's newest link or for a
+    /// token that its client has sent since.
+    pub fn identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.0.lock().identity)
     }
 
     /// The next event. `None` once the session has ended and everything that arrived before was delivered. Cancel-safe.
@@ -142,6 +149,57 @@ impl Session {
         Ok(())
     }
 
+    /// Like [`try_send_channel`](Self::try_send_channel), but only while little of stream 0 waits to be sent or acknowledged, so that what is sent is not older
+    /// than it must be.
+    ///
+    /// # Errors
+    /// [`TrySendError`]: `Full` while more waits. The message was then not sent.
+    pub(crate) fn try_send_fresh(&self, message: Bytes) -> Result<(), TrySendError> {
+        let mut core = self.0.lock();
+        if !core.machine.is_fresh() && core.machine.closing().is_none() {
+            return Err(TrySendError::Full);
+        }
+        core.machine.send_channel(message)?;
+        drop(core);
+        self.0.wake_driver();
+        Ok(())
+    }
+
+    /// Waits until [`try_send_fresh`](Self::try_send_fresh) may work, or the session is ending.
+    pub(crate) async fn fresh_room(&self) {
+        loop {
+            let room = self.0.room.notified();
+            {
+                let core = self.0.lock();
+                if core.machine.is_fresh() || core.machine.closing().is_some() {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Sends a value of a channel of state, unreliably: while it waits, a newer one of the same slot takes its place. Never waits itself.
+    ///
+    /// # Errors
+    /// The session has ended, or is ending.
+    pub(crate) fn try_send_state(&self, slot: StateSlot, value: &StateDatagram) -> Result<(), Ended> {
+        let mut core = self.0.lock();
+        if let Some(native) = core.native(value.len(), Mark::State) {
+            core.machine.count_native_datagram(value.len() + 1);
+            drop(core);
+            native.send(Some(Mark::State), &value.payload());
+            return Ok(());
+        }
+        core.machine.send_state(slot, value.clone()).map_err(Ended)?;
+        let is_carried = core.carrier.is_some();
+        drop(core);
+        if is_carried {
+            self.0.wake_driver();
+        }
+        Ok(())
+    }
+
     /// Answers a request about channels, also when the buffer is full. Says nothing to a session that has ended.
     pub(crate) fn answer(&self, answer: &ChannelMessage) {
         drop(self.0.lock().machine.answer_channel(answer.encode()));
@@ -173,12 +231,7 @@ impl Session {
     ) -> Result<(), SendDatagramError> {
         let (datagram, key) = (datagram.into(), key.into());
         let mut core = self.0.lock();
-        // A path may take more than the protocol allows: the limit is the same on every transport. And Chromium delivers
-        // nothing more after an empty one.
-        let fits = |native: &dyn NativeDatagrams| (1..=native.max_len().min(MAX_DATAGRAM)).contains(&datagram.len());
-        let is_open = core.machine.is_open();
-        let native = core.carrier.as_ref().and_then(|carrier| carrier.native.as_ref());
-        let Some(native) = native.filter(|native| is_open && fits(&***native)).cloned() else {
+        let Some(native) = core.native(datagram.len(), Mark::Application) else {
             core.machine.send_datagram(datagram, key)?;
             let is_carried = core.carrier.is_some();
             drop(core);
@@ -188,9 +241,10 @@ impl Session {
             return Ok(());
         };
         // QUIC's own short queue takes it at once: no need to wake the driver for it.
-        core.machine.count_native_datagram(datagram.len());
+        let mark = core.machine.marks_datagrams().then_some(Mark::Application);
+        core.machine.count_native_datagram(datagram.len() + usize::from(mark.is_some()));
         drop(core);
-        native.send(&datagram.payload());
+        native.send(mark, &datagram.payload());
         Ok(())
     }
 

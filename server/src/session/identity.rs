@@ -9,9 +9,10 @@ pub struct Identity {
     pub user: Option<String>,
     /// Whatever else the application wants to remember about him.
     pub claims: serde_json::Value,
-    /// When what he authenticated with ends (SPEC section 12). `None`: never.
+    /// When what he has authenticated with ends; `None`: never. The session ends then, with `UNAUTHORIZED`, unless its client has shown something newer
+    /// (SPEC section 12).
     pub expires: Option<SystemTime>,
-    /// What others see of him in presence: any JSON.
+    /// What others may know of him: members of a channel are told it where presence is allowed. `null` says nothing.
     pub info: serde_json::Value,
 }
 

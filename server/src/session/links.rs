@@ -99,6 +99,12 @@ impl Attached {
             self.has_begun = true;
             self.link.send(packet);
         }
+        if let Some(native) = self.link.native_datagrams() {
+            // What came while there was no link. Later ones do not wait here.
+            while let Some(datagram) = machine.poll_datagram() {
+                native.send(None, &datagram);
+            }
+        }
         self.natives.transmit(cx, &mut *self.link, machine);
         match self.link.poll_flush(cx) {
             Poll::Ready(Err(end)) => Err(end),
@@ -113,6 +119,7 @@ pub(crate) fn traits(link: &dyn Link) -> LinkTraits {
         native_datagrams: link.native_datagrams().map(|native| native.max_len()),
         native_streams: link.has_native_streams(),
         peer_sends_requests: link.peer_sends_requests(),
+        marks: link.wants_marks(),
     }
 }
 

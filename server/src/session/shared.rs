@@ -8,9 +8,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, MutexGuard};
-use throughline_protocol::limits::MAX_CANDIDATES;
+use throughline_protocol::limits::{MAX_CANDIDATES, MAX_DATAGRAM};
 use throughline_protocol::machine::Candidate;
-use throughline_protocol::{Close, Code, Machine, Micros, ResumeKey, SessionId};
+use throughline_protocol::{Close, Code, LinkTraits, Machine, Mark, Micros, ResumeKey, SessionId};
 use tokio::sync::Notify;
 
 use super::channels::ChannelHandler;
@@ -22,7 +22,6 @@ use crate::transport::link::{Link, NativeDatagrams};
 pub(crate) struct Shared {
     pub(crate) id: SessionId,
     pub(crate) key: ResumeKey,
-    pub(crate) identity: Identity,
     pub(crate) opened: Instant,
     /// Who handles what the client says about channels.
     channels: Option<Arc<dyn ChannelHandler>>,
@@ -40,6 +39,8 @@ pub(crate) struct Shared {
 /// What changes in a session. The machine's lock is the lock of all of it: a datagram goes to the link that is current at that moment.
 pub(crate) struct Core {
     pub(crate) machine: Machine,
+    /// Who is behind it. Always the same user.
+    pub(crate) identity: Arc<Identity>,
     /// What carries the session now.
     pub(super) carrier: Option<Carrier>,
     /// Where the client was seen last.
@@ -62,6 +63,8 @@ pub(super) struct Carrier {
     pub(super) transport: Transport,
     /// Its own datagrams, which need no driver.
     pub(super) native: Option<Arc<dyn NativeDatagrams>>,
+    /// Whether these begin with a mark.
+    pub(super) marked: bool,
 }
 
 /// The links that a session has had, for the log.
@@ -98,11 +101,11 @@ impl Shared {
         Self {
             id,
             key,
-            identity,
             opened: Instant::now(),
             channels,
             core: Mutex::new(Core {
                 machine,
+                identity: Arc::new(identity),
                 carrier: None,
                 remote: None,
                 history: History::default(),
@@ -132,12 +135,12 @@ impl Shared {
     }
 
     /// Asks for a further link, whose client has `received` so much of stream 0. `None` when the session has ended.
-    pub(crate) fn offer(&self, received: u64) -> Option<Result<Candidate, Close>> {
+    pub(crate) fn offer(&self, received: u64, traits: LinkTraits) -> Option<Result<Candidate, Close>> {
         let mut core = self.lock();
         if core.machine.closed().is_some() {
             return None;
         }
-        Some(core.machine.offer(now(), received))
+        Some(core.machine.offer(now(), received, traits, None))
     }
 
     /// Hands a link to the driver; gives it back when the session has ended meanwhile.
@@ -243,7 +246,18 @@ impl Core {
         self.history.transports |= 1 << bit(transport);
         self.history.last = Some(transport);
         self.remote = remote.or(self.remote);
-        self.carrier = Some(Carrier { transport, native: link.native_datagrams() });
+        let (native, marked) = (link.native_datagrams(), self.machine.marks_datagrams());
+        self.carrier = Some(Carrier { transport, native, marked });
+    }
+
+    /// The link's own datagrams, if one of this length goes that way.
+    pub(super) fn native(&self, len: usize, mark: Mark) -> Option<Arc<dyn NativeDatagrams>> {
+        let Carrier { native, marked, .. } = self.carrier.as_ref()?;
+        let native = native.as_ref().filter(|_| self.machine.is_open() && (*marked || mark == Mark::Application))?;
+        // A path may take more than the protocol allows: the limit is the same on every transport. And Chromium delivers
+        // nothing more after an empty one.
+        let most = native.max_len().saturating_sub(usize::from(*marked)).min(MAX_DATAGRAM);
+        (1..=most).contains(&len).then(|| Arc::clone(native))
     }
 
     pub(super) fn take_arrivals(&mut self) -> Vec<Arrival> {

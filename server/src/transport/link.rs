@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use throughline_protocol::{Close, Packet};
+use throughline_protocol::{Close, Mark, Packet};
 use tokio::sync::oneshot;
 
 use super::Transport;
@@ -24,6 +24,11 @@ pub(crate) trait Link: Send {
 
     /// Whether the link has streams of its own beside the one that its frames are in.
     fn has_native_streams(&self) -> bool {
+        false
+    }
+
+    /// Whether the client has asked for marks in front of the link's own datagrams.
+    fn wants_marks(&self) -> bool {
         false
     }
 
@@ -63,8 +68,8 @@ pub(crate) trait NativeDatagrams: Send + Sync {
     /// Longest payload now, in bytes.
     fn max_len(&self) -> usize;
 
-    /// Sends at once, or drops: an older one that waits, or this one.
-    fn send(&self, payload: &Bytes);
+    /// Sends at once, behind a mark if there is one, or drops: an older one that waits, or this one.
+    fn send(&self, mark: Option<Mark>, payload: &[u8]);
 }
 
 /// A stream of the link's own. Frames follow each other on it in both directions; how it ends says nothing (SPEC section 4.2).

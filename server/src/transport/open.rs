@@ -30,6 +30,8 @@ pub struct Open {
     pub token: Option<String>,
     /// The session that the client wants to resume, if any.
     pub resume: Option<Resume>,
+    /// The client wants marks in front of native datagrams (SPEC section 5).
+    pub(crate) marks: bool,
     /// The page that the request comes from; absent when it is not a browser's.
     pub origin: Option<String>,
     /// Where the client is, as far as it is known: behind a trusted proxy, what that proxy says.
@@ -155,6 +157,7 @@ impl Open {
         }?;
         fields.check_version()?;
         let resume = fields.resume()?;
+        let marks = fields.marks.as_deref() == Some("1");
         if fields.token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {
             return Err(Rejection::bad_request(format!("a token of more than {MAX_TOKEN} bytes")));
         }
@@ -163,6 +166,7 @@ impl Open {
             transport,
             token: fields.token,
             resume,
+            marks,
             origin,
             remote_addr,
             uri: uri.clone(),
@@ -200,6 +204,7 @@ struct Fields {
     key: Option<String>,
     received: Option<String>,
     token: Option<String>,
+    marks: Option<String>,
 }
 
 impl Fields {
@@ -212,6 +217,7 @@ impl Fields {
                 "key" => set(&mut fields.key, "key", value.into_owned())?,
                 "received" => set(&mut fields.received, "received", value.into_owned())?,
                 "token" => set(&mut fields.token, "token", value.into_owned())?,
+                "marks" => set(&mut fields.marks, "marks", value.into_owned())?,
                 _ => {} // the application's own
             }
         }
@@ -264,6 +270,7 @@ impl Fields {
             key: text(headers, &KEY)?,
             received: text(headers, &RECEIVED)?,
             token,
+            marks: None,
         })
     }
 

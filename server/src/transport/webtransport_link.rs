@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use throughline_protocol::{Close, Code, Packet};
+use throughline_protocol::{Close, Code, Mark, Packet};
 use tokio::time::{Sleep, sleep};
 
 use super::Transport;
@@ -37,8 +37,8 @@ pub(crate) enum LinkError {
     Stream(#[from] OpenError),
 }
 
-/// Waits for the session, and opens the link stream on it.
-pub(crate) async fn open(upgrade: Upgrade) -> Result<WebTransportLink, LinkError> {
+/// Waits for the session, and opens the link stream on it. Datagrams begin with `marks`, if the client has asked for them.
+pub(crate) async fn open(upgrade: Upgrade, marks: bool) -> Result<WebTransportLink, LinkError> {
     let session = upgrade.await?;
     let (send, recv) = session.open_bi().await?;
     let datagrams = Arc::new(Datagrams(session.datagram_sender()));
@@ -47,6 +47,7 @@ pub(crate) async fn open(upgrade: Upgrade) -> Result<WebTransportLink, LinkError
         send,
         recv,
         datagrams,
+        marks,
         unsent: Vec::new(),
         stream_next: true,
         client_opens: false,
@@ -60,6 +61,8 @@ pub(crate) struct WebTransportLink {
     send: SendStream,
     recv: RecvStream,
     datagrams: Arc<Datagrams>,
+    /// The client wants marks in front of them.
+    marks: bool,
     /// The packet that is being written.
     unsent: Vec<Bytes>,
     /// The stream is read before datagrams: they take turns, and the stream begins, since nothing counts before its first frame.
@@ -77,8 +80,8 @@ impl NativeDatagrams for Datagrams {
         self.0.max_size().unwrap_or(0)
     }
 
-    fn send(&self, payload: &Bytes) {
-        if let Err(error) = self.0.send(payload) {
+    fn send(&self, mark: Option<Mark>, payload: &[u8]) {
+        if let Err(error) = self.0.send_behind(mark.map(|mark| mark as u8), payload) {
             tracing::trace!(%error, "a datagram was dropped");
         }
     }
@@ -165,6 +168,10 @@ impl Link for WebTransportLink {
 
     fn native_datagrams(&self) -> Option<Arc<dyn NativeDatagrams>> {
         Some(Arc::clone(&self.datagrams) as Arc<dyn NativeDatagrams>)
+    }
+
+    fn wants_marks(&self) -> bool {
+        self.marks
     }
 
     fn has_native_streams(&self) -> bool {

@@ -36,6 +36,8 @@ struct Fields {
     key: Option<String>,
     received: Option<Vec<(u64, u64)>>,
     token: Option<String>,
+    #[serde(default)]
+    marks: bool,
 }
 
 #[derive(Deserialize)]
@@ -108,6 +110,7 @@ fn every_valid_opening_is_read_in_every_carrier() {
                 key: open.resume.as_ref().map(|resume| resume.key.expose()),
                 received: open.resume.map(|resume| resume.received),
                 token: open.token,
+                marks: open.marks,
             };
             assert_eq!(read, fields, "{why}, on {}", open.transport);
         }

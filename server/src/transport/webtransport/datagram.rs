@@ -47,8 +47,17 @@ impl DatagramSender {
     /// # Errors
     /// When it is too large for the path as it is now, or can never be sent.
     pub(crate) fn send(&self, payload: &[u8]) -> Result<(), DatagramError> {
-        let mut framed = BytesMut::with_capacity(8 + payload.len());
+        self.send_behind(None, payload)
+    }
+
+    /// Queues a datagram that begins with a byte which is not in `payload`.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) fn send_behind(&self, first: Option<u8>, payload: &[u8]) -> Result<(), DatagramError> {
+        let mut framed = BytesMut::with_capacity(9 + payload.len());
         varint::encode(self.quarter, &mut framed);
+        framed.extend(first);
         framed.put_slice(payload);
         self.send_framed(framed.freeze())
     }
