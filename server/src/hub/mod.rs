@@ -6,6 +6,7 @@
 //! Locks are taken in this order, and each for a moment: the map of topics, a topic, a subscriber, a session's machine.
 
 mod encoded;
+mod reader;
 mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -24,10 +25,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ChannelsConfig, Namespace};
-use crate::engine::{Engine, EngineError, History, Page, Publication, Retention, Sink};
-use crate::session::Session;
+pub(crate) use crate::engine::Publication;
+use crate::engine::{Engine, EngineError, History, Page, Retention, Sink};
 use crate::session::channels::ChannelHandler;
+use crate::session::{Identity, Session};
 use encoded::Encoded;
+pub(crate) use reader::{Item, ReadError, Reader};
 use subscriber::Subscriber;
 use topic::Topic;
 
@@ -73,7 +76,7 @@ impl Denied {
 }
 
 /// Decides what a client may do.
-pub(crate) type Authorize = Box<dyn Fn(&Session, Action<'_>) -> Result<(), Denied> + Send + Sync>;
+pub(crate) type Authorize = Box<dyn Fn(&Identity, Action<'_>) -> Result<(), Denied> + Send + Sync>;
 
 /// Why [`Channel::publish`] did not publish.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -156,6 +159,11 @@ impl Hub {
     /// A channel by its name: 1 to 255 bytes of UTF-8 without control characters. What comes before the first `:` is its namespace.
     pub fn channel(&self, name: impl Into<Arc<str>>) -> Channel {
         Channel { hub: Arc::clone(&self.0), name: name.into() }
+    }
+
+    /// Whether somebody may do that: the same rules for sessions and for those without one.
+    pub(crate) fn authorize(&self, who: &Identity, action: Action<'_>) -> Result<(), Denied> {
+        self.0.authorize(who, action)
     }
 
     /// What the sessions of this hub tell it.
@@ -252,13 +260,13 @@ impl Inner {
         if !channel::is_name(channel) {
             return Err((ChannelCode::BadChannel, PublishError::BadChannel.to_string()));
         }
-        let authorized = action.map_or(Ok(()), |action| self.authorize(session, action));
+        let authorized = action.map_or(Ok(()), |action| self.authorize(&session.identity(), action));
         authorized.map_err(|denied| (ChannelCode::NotAllowed, denied.reason))
     }
 
-    fn authorize(&self, session: &Session, action: Action<'_>) -> Result<(), Denied> {
+    fn authorize(&self, who: &Identity, action: Action<'_>) -> Result<(), Denied> {
         if let Some(authorize) = &self.authorize {
-            return authorize(session, action);
+            return authorize(who, action);
         }
         let (is_allowed, what) = match action {
             Action::Subscribe { channel } => (self.namespace(channel).subscribe, "subscribe to"),

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throughline_protocol::channel::Position;
 use throughline_protocol::{ChannelCode, ChannelMessage, SessionId, TrySendError};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, broadcast};
 
 use super::encoded::{Encoded, encode};
+use super::reader::{Arrived, Readers};
 use super::subscriber::Subscriber;
 use crate::config::{Namespace, Slow};
 use crate::engine::{History, Publication};
@@ -32,6 +33,7 @@ struct State {
     /// Sessions that are about to subscribe.
     joining: usize,
     cursors: HashMap<SessionId, Cursor>,
+    readers: Readers,
 }
 
 /// One subscriber.
@@ -95,6 +97,12 @@ impl Topic {
         self.state.lock().cursors.len()
     }
 
+    /// The position of the newest publication, and what comes after it.
+    pub(super) fn read(&self) -> (Position, broadcast::Receiver<Arrived>) {
+        let mut state = self.state.lock();
+        (state.newest, state.readers.add())
+    }
+
     /// The engine hands over what comes after this position. Some of that may have come before this was known.
     pub(super) fn started_at(&self, position: Position) {
         let mut state = self.state.lock();
@@ -106,13 +114,14 @@ impl Topic {
     /// Gives a publication to everybody who is at the head. Returns those who have fallen behind by it.
     pub(super) fn deliver(&self, epoch: u64, publication: &Publication) -> Vec<Arc<Subscriber>> {
         let mut state = self.state.lock();
-        let State { newest, cursors, .. } = &mut *state;
+        let State { newest, cursors, readers, .. } = &mut *state;
         let offset = publication.offset;
         let begins_anew = newest.epoch != epoch;
         if !begins_anew && offset <= newest.offset {
             return Vec::new(); // it has come before
         }
         *newest = Position { epoch, offset };
+        readers.deliver(*newest, publication);
         let mut fallen = Vec::new();
         if begins_anew {
             // What was missed has no offset in the new count.
