@@ -46,6 +46,18 @@ pub struct Config {
     pub limits: Limits,
     /// Channels, and who may do what with them.
     pub channels: ChannelsConfig,
+    /// Channels over plain HTTP, for clients without our library.
+    pub http: HttpConfig,
+}
+
+/// Channels over plain HTTP.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// The path that `{name}/events` and `{name}/poll` lie below, or `"off"`. Default `/channels`. Who reads there needs the same rights as a subscriber, and takes the place of a session
+    /// in `limits.max_sessions`.
+    #[serde(deserialize_with = "load::path_or_off")]
+    pub base: Option<String>,
 }
 
 /// The TCP listener.
@@ -128,7 +140,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Sessions in all, those that wait for another link included. Default 10,000: half a gigabyte when idle, five if every message buffer of
+    /// Sessions in all, those that wait for another link and readers over plain HTTP included. Default 10,000: half a gigabyte when idle, five if every message buffer of
     /// every one were full.
     pub max_sessions: usize,
     /// Sessions from one IP address (IPv6: one /64). Default 1,000: a school behind one address fits, and one
@@ -289,7 +301,14 @@ impl Default for Config {
             log: LogConfig::default(),
             limits: Limits::default(),
             channels: ChannelsConfig::default(),
+            http: HttpConfig::default(),
         }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { base: Some("/channels".to_owned()) }
     }
 }
 

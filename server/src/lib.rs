@@ -37,6 +37,7 @@ mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod http;
 mod hub;
 mod listener;
 mod origin;
@@ -46,8 +47,8 @@ mod transport;
 
 pub use certificates::CertificateError;
 pub use config::{
-    Application, CertificateConfig, ChannelsConfig, Config, ConfigError, Limits, LogConfig, LogFormat, Namespace,
-    QuicConfig, Slow, TcpConfig,
+    Application, CertificateConfig, ChannelsConfig, Config, ConfigError, HttpConfig, Limits, LogConfig, LogFormat,
+    Namespace, QuicConfig, Slow, TcpConfig,
 };
 pub use engine::{History, Publication};
 pub use hub::{Action, Channel, Denied, HistoryError, Hub, PublishError};

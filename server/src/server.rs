@@ -6,11 +6,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::{Extension, Router};
 use futures_util::FutureExt;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,7 @@ use crate::engine::memory::{Bounds, MemoryEngine};
 use crate::gateway::registry::Registry;
 use crate::gateway::routes::{self, QuicInfo};
 use crate::gateway::{Authenticate, Gateway, OnSession};
+use crate::http;
 use crate::hub::{Action, Authorize, Denied, Hub};
 use crate::listener::{self, ListenError, Listener};
 use crate::origin::OriginPolicy;
@@ -37,6 +38,8 @@ pub struct Server {
     gateway: Arc<Gateway>,
     hub: Hub,
     base: String,
+    /// Where channels are read over plain HTTP.
+    http_base: Option<String>,
     tcp: Option<SocketAddr>,
     quic: Option<quinn::Endpoint>,
     certificates: Option<Certificates>,
@@ -114,10 +117,14 @@ impl Server {
         self.hub.clone()
     }
 
-    /// The routes of the transports, below [`Config::base`], for an axum application of one's own: `merge` it, or `nest` it anywhere. Serve that
+    /// The routes of the transports, below [`Config::base`], and of plain HTTP, below [`HttpConfig::base`](crate::HttpConfig::base), for an axum application of one's own: `merge` it, or `nest` it anywhere. Serve that
     /// application with `into_make_service_with_connect_info::<SocketAddr>()`: limits per address need to know it.
     pub fn router(&self) -> Router {
-        Router::new().nest(&self.base, routes::router(Arc::clone(&self.gateway)))
+        let router = Router::new().nest(&self.base, routes::router(Arc::clone(&self.gateway)));
+        match &self.http_base {
+            Some(base) => router.nest(base, http::router(Arc::clone(&self.gateway), self.hub.clone())),
+            None => router,
+        }
     }
 
     /// Stops, gently. `/readyz` says 503, and new sessions are refused with 503; further links of those that are there are still taken. Each client is
@@ -168,7 +175,7 @@ impl Builder {
     }
 
     /// Serves these routes beside those of the transports, over TCP and HTTP/3. Their handlers get the channels as `axum::Extension<Hub>`. `/livez` and `/readyz` are taken: they answer 200, the latter
-    /// 503 while the server is going away.
+    /// 503 while the server is going away. So is what lies below the configuration's paths.
     pub fn routes(mut self, routes: Router) -> Self {
         self.routes = routes;
         self
@@ -186,10 +193,10 @@ impl Builder {
     }
 
     /// Asks what each client may do with channels, instead of what the configuration says of their namespaces. The client is told why not. Must not wait:
-    /// what it needs to know is in [`Session::identity`], for example. When it panics, the session is closed with `INTERNAL_ERROR`.
+    /// what it needs to know is in the identity. When it panics, the session is closed with `INTERNAL_ERROR`.
     pub fn authorize<F>(mut self, authorize: F) -> Self
     where
-        F: Fn(&Session, Action<'_>) -> Result<(), Denied> + Send + Sync + 'static,
+        F: Fn(&Identity, Action<'_>) -> Result<(), Denied> + Send + Sync + 'static,
     {
         self.authorize = Some(Box::new(authorize));
         self
@@ -245,7 +252,7 @@ impl Builder {
             registry: Arc::new(Registry::default()),
             sessions: TaskTracker::new(),
             applications: TaskTracker::new(),
-            going_away: AtomicBool::new(false),
+            going_away: watch::Sender::new(None),
             ended: running.clone(),
             quic: quic_port.and(advertised).map(|port| QuicInfo {
                 host: config.quic.advertised_host.clone(),
@@ -261,6 +268,7 @@ impl Builder {
 
         let server = Server {
             base: config.base.clone(),
+            http_base: config.http.base.clone(),
             tcp: tcp.as_ref().map(Listener::local_addr),
             quic,
             certificates,

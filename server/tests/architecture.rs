@@ -30,6 +30,7 @@ const RULES: &[(&str, &[&str])] = &[
         "hub",
         &[
             "session::Session",
+            "session::Identity",
             "session::channels::ChannelHandler",
             "config",
             "engine::Engine",
@@ -74,6 +75,19 @@ const RULES: &[(&str, &[&str])] = &[
     ("origin", &[]),
     ("listener", &[]),
     ("config", &["origin"]),
+    // Plain HTTP asks the gateway who comes, and reads the hub's channels. It knows no session.
+    (
+        "http",
+        &[
+            "gateway::Gateway",
+            "gateway::Visitor",
+            "gateway::random_below",
+            "gateway::routes::cors",
+            "hub",
+            "transport::Transport",
+            "transport::open::Rejection",
+        ],
+    ),
     // The gateway joins the layers; only the composition root stands above it.
     ("gateway", &["admission", "client_ip", "config", "origin", "session", "transport", "Builder"]),
 ];
@@ -108,6 +122,8 @@ fn wrong_arrows_are_found() {
         ("demo", "use crate::transport::link::Link;"),
         ("admission", "fn f() { crate::gateway::f() }"),
         ("gateway::routes", "use crate::server::Server;"),
+        ("gateway", "use crate::http::router;"),
+        ("http::events", "use crate::session::Session;"),
     ] {
         let sources = BTreeMap::from([(module.to_owned(), source.to_owned())]);
         assert_eq!(wrong_arrows(&sources).len(), 1, "{module}: {source}");

@@ -122,6 +122,12 @@ pub(super) fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     deserializer.deserialize_str(AddressOrOff)
 }
 
+/// `"/path"`, or `"off"`, since TOML has no null.
+pub(super) fn path_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok((text != "off").then_some(text))
+}
+
 /// Names the key in full, and the file or the variable that it stands in.
 fn explain(error: figment::Error) -> ConfigError {
     let key = error.path.join(".");

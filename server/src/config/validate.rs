@@ -70,12 +70,11 @@ impl Config {
             time("channels.namespaces.*.history_age", namespace.history_age, second..=7 * 24 * 60 * MINUTE)?;
         }
 
-        check(
-            "base",
-            &self.base,
-            base_is_fine(&self.base),
-            "a path such as /rt, of letters, digits and -._~, without a / at its end",
-        )?;
+        path("base", &self.base)?;
+        if let Some(base) = &self.http.base {
+            path("http.base", base)?;
+            apart("http.base", base, &[("base", &self.base)])?;
+        }
         for origin in &self.origins {
             let fine = OriginPolicy::new([origin]).is_ok();
             check("origins", origin, fine, "scheme://host or scheme://host:port, or *")?;
@@ -108,6 +107,19 @@ fn check(key: &'static str, value: &str, fine: bool, allowed: &str) -> Result<()
         return Ok(());
     }
     Err(ConfigError::Range { key, value: value.to_owned(), allowed: allowed.to_owned() })
+}
+
+fn path(key: &'static str, value: &str) -> Result<(), ConfigError> {
+    check(key, value, base_is_fine(value), "a path such as /rt, of letters, digits and -._~, without a / at its end")
+}
+
+/// Neither may hide what lies below the other.
+fn apart(key: &'static str, value: &str, others: &[(&str, &str)]) -> Result<(), ConfigError> {
+    let within =
+        |path: &str, base: &str| path.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let other = others.iter().find(|(_, other)| within(value, other) || within(other, value));
+    let allowed = other.map(|(key, other)| format!("a path apart from {key}, which is {other}")).unwrap_or_default();
+    check(key, value, other.is_none(), &allowed)
 }
 
 fn text(duration: Duration) -> String {

@@ -6,7 +6,6 @@ pub(crate) mod routes;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, OriginalUri};
@@ -15,6 +14,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, Uri, request};
 use ipnet::IpNet;
 use throughline_protocol::{Close, Code, Machine, ResumeKey, SessionId, machine};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -64,7 +64,8 @@ pub(crate) struct Gateway {
     pub(crate) sessions: TaskTracker,
     /// One task for each call of `on_session`.
     pub(crate) applications: TaskTracker,
-    pub(crate) going_away: AtomicBool,
+    /// Set when the server goes away: over what time clients are asked to leave.
+    pub(crate) going_away: watch::Sender<Option<Duration>>,
     /// Cuts what is left of both.
     pub(crate) ended: CancellationToken,
     pub(crate) quic: Option<routes::QuicInfo>,
@@ -79,6 +80,12 @@ pub(crate) struct Admitted {
     /// The client wants marks in front of native datagrams.
     pub(crate) marks: bool,
     purpose: Purpose,
+}
+
+/// Somebody who was let in without a session. He keeps his place for as long as this.
+pub(crate) struct Visitor {
+    pub(crate) identity: Identity,
+    _place: Place,
 }
 
 /// What a link is for.
@@ -108,9 +115,7 @@ impl Gateway {
 
     fn check(&self, transport: Transport, parts: &request::Parts, remote: Option<IpAddr>) -> Result<Open, Rejection> {
         self.check_origin(&parts.uri, &parts.headers)?;
-        // Routers strip what they are nested under.
-        let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri);
-        let open = Open::parse(transport, uri, &parts.headers, remote)?;
+        let open = Open::parse(transport, original_uri(parts), &parts.headers, remote)?;
         self.admission.opening(remote).map_err(refused)?;
         Ok(open)
     }
@@ -129,17 +134,7 @@ impl Gateway {
             Some((self.registry.resumable(resume)?, received))
         });
         let place = if further.is_none() { Some(self.place(remote)?) } else { None };
-        let failed = |reason| {
-            let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::InternalError, reason);
-            Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY))
-        };
-        // A panic would take along the connection, and whoever else is on it.
-        let decision = AssertUnwindSafe(async { (self.authenticate)(&open).await }).catch_unwind();
-        let identity = match tokio::time::timeout(self.limits.open_timeout, decision).await {
-            Ok(Ok(identity)) => identity?,
-            Ok(Err(_)) => return failed("authentication failed"),
-            Err(_) => return failed("authentication took too long"),
-        };
+        let identity = self.identify(&open).await?;
         let purpose = match (further, place) {
             (Some((shared, received)), _) if shared.lock().identity.user == identity.user => {
                 Purpose::Further(shared, received)
@@ -148,6 +143,31 @@ impl Gateway {
             (_, None) => Purpose::New(self.place(remote)?),
         };
         Ok(Admitted { transport: open.transport, remote, identity, marks: open.marks, purpose })
+    }
+
+    /// Asks the application.
+    async fn identify(&self, open: &Open) -> Result<Identity, Rejection> {
+        let failed = |reason| {
+            let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::InternalError, reason);
+            Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY))
+        };
+        // A panic would take along the connection, and whoever else is on it.
+        let decision = AssertUnwindSafe(async { (self.authenticate)(open).await }).catch_unwind();
+        match tokio::time::timeout(self.limits.open_timeout, decision).await {
+            Ok(Ok(identity)) => identity,
+            Ok(Err(_)) => failed("authentication failed"),
+            Err(_) => failed("authentication took too long"),
+        }
+    }
+
+    /// Decides about a request that opens no session, and takes as much as one: as for an opening, in the same order.
+    pub(crate) async fn visit(&self, transport: Transport, parts: &request::Parts) -> Result<Visitor, Rejection> {
+        let remote = self.remote(parts);
+        self.check_origin(&parts.uri, &parts.headers)?;
+        let open = Open::visit(transport, original_uri(parts), &parts.headers, remote)?;
+        self.admission.opening(remote).map_err(refused)?;
+        let place = self.place(remote)?;
+        Ok(Visitor { identity: self.identify(&open).await?, _place: place })
     }
 
     /// A place for a new session.
@@ -281,25 +301,49 @@ impl Gateway {
 
     /// Refuses new sessions from now on, and asks the clients of those that are there to leave, each after a delay of its own within `spread`.
     pub(crate) fn go_away(&self, spread: Duration) {
-        self.going_away.store(true, Ordering::Relaxed);
+        self.going_away.send_replace(Some(spread));
         let spread_ms = spread.as_millis() as u64;
         for shared in self.registry.all() {
-            let number = u64::from_be_bytes(random());
-            shared.go_away(number.checked_rem(spread_ms).unwrap_or(0), &shutting_down());
+            shared.go_away(random_below(spread_ms), &shutting_down());
+        }
+    }
+
+    /// Waits for the moment at which somebody who is no session has to leave: one of his own after the server began to go away.
+    pub(crate) fn leaving(&self) -> impl Future<Output = ()> + use<> {
+        let mut going_away = self.going_away.subscribe();
+        async move {
+            loop {
+                let spread = going_away.wait_for(Option::is_some).await.map_or(Some(Duration::ZERO), |spread| *spread);
+                let delay = Duration::from_millis(random_below(spread.unwrap_or_default().as_millis() as u64));
+                // It may have to be sooner.
+                if tokio::time::timeout(delay, going_away.changed()).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 
     /// Closes all sessions that are left.
     pub(crate) fn close_all(&self) {
-        self.going_away.store(true, Ordering::Relaxed);
+        self.going_away.send_replace(Some(Duration::ZERO));
         for shared in self.registry.all() {
             shared.close(shutting_down());
         }
     }
 
     pub(crate) fn is_going_away(&self) -> bool {
-        self.going_away.load(Ordering::Relaxed)
+        self.going_away.borrow().is_some()
     }
+}
+
+/// A number from 0 to below this one; 0 of 0.
+pub(crate) fn random_below(bound: u64) -> u64 {
+    u64::from_be_bytes(random()).checked_rem(bound).unwrap_or(0)
+}
+
+/// Routers strip what they are nested under.
+fn original_uri(parts: &request::Parts) -> &Uri {
+    parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri)
 }
 
 fn shutting_down() -> Close {

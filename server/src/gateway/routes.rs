@@ -198,7 +198,7 @@ async fn info(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
 }
 
 /// Pages of other origins that may connect need CORS for `fetch`; the same policy decides.
-fn cors(gateway: Arc<Gateway>) -> CorsLayer {
+pub(crate) fn cors(gateway: Arc<Gateway>) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, parts: &request::Parts| {
         gateway.origins.allows(origin.to_str().ok(), request_host(&parts.uri, &parts.headers))
     });
@@ -213,6 +213,7 @@ fn cors(gateway: Arc<Gateway>) -> CorsLayer {
             HeaderName::from_static("throughline-key"),
             HeaderName::from_static("throughline-received"),
             LinkName::HEADER,
+            HeaderName::from_static("last-event-id"),
         ])
         .expose_headers([header::RETRY_AFTER, poll::PACKET_NUMBER])
         .max_age(PREFLIGHT_MAX_AGE)

@@ -24,7 +24,7 @@ pub(crate) const MAX_RECEIVED: usize = 256;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Open {
-    /// The kind of link.
+    /// The kind of link. Of a request for a channel's events, `Sse`; of one for what comes after a position, `Poll`.
     pub transport: Transport,
     /// What the client authenticates with, if anything. A secret.
     pub token: Option<String>,
@@ -156,6 +156,27 @@ impl Open {
             Transport::Sse | Transport::Poll => Fields::from_headers(headers),
         }?;
         fields.check_version()?;
+        Self::of(transport, fields, uri, headers, remote_addr)
+    }
+
+    /// A request that opens no session, of a client that need not know the protocol.
+    pub(crate) fn visit(
+        transport: Transport,
+        uri: &Uri,
+        headers: &HeaderMap,
+        remote_addr: Option<IpAddr>,
+    ) -> Result<Self, Rejection> {
+        let fields = Fields { token: Fields::from_headers(headers)?.token, ..Fields::default() };
+        Self::of(transport, fields, uri, headers, remote_addr)
+    }
+
+    fn of(
+        transport: Transport,
+        fields: Fields,
+        uri: &Uri,
+        headers: &HeaderMap,
+        remote_addr: Option<IpAddr>,
+    ) -> Result<Self, Rejection> {
         let resume = fields.resume()?;
         let marks = fields.marks.as_deref() == Some("1");
         if fields.token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {

@@ -90,10 +90,10 @@ async fn the_application_decides_when_it_wants_to() {
                 let user = open.token.clone().unwrap_or_default();
                 async { Ok(Identity::user(user)) }
             })
-            .authorize(|session, action| match action {
+            .authorize(|who, action| match action {
                 Action::Subscribe { channel: "panic" } => panic!("as it should"),
                 Action::Subscribe { .. } => Ok(()),
-                Action::Publish { channel } if session.identity().user.as_deref() == Some(channel) => Ok(()),
+                Action::Publish { channel } if who.user.as_deref() == Some(channel) => Ok(()),
                 _ => Err(Denied::new("that is not yours")),
             })
     })

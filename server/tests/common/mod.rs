@@ -8,7 +8,7 @@ pub(crate) mod requests;
 mod server;
 mod sse;
 mod websocket;
-mod webtransport;
+pub(crate) mod webtransport;
 mod wire;
 
 use std::future::Future;

@@ -257,7 +257,7 @@ async fn read_varint(stream: &mut quinn::RecvStream) -> u64 {
     }
 }
 
-fn client_config(place: &Place) -> quinn::ClientConfig {
+pub(crate) fn client_config(place: &Place) -> quinn::ClientConfig {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -1,0 +1,83 @@
+//! What is said in an event stream (HTML Living Standard, section 9.2).
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use serde_json::json;
+use throughline_protocol::Message;
+use throughline_protocol::channel::Position;
+
+use super::position;
+
+/// Says that the stream is alive, to whatever is in between.
+pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
+
+/// What a stream begins with: how long to wait before a reconnect, and where it begins, so that a client that is cut off before the first publication misses none.
+pub(super) fn beginning(retry_ms: u64, begins: Position) -> Bytes {
+    format!("retry: {retry_ms}\nid: {}\n\n", position::format(begins)).into()
+}
+
+/// A publication. Text is the data as it is: the event has no type, so that `onmessage` gets it. Where that is not possible it is `text`, in JSON.
+pub(super) fn publication(stands: Position, message: &Message) -> Bytes {
+    let id = position::format(stands);
+    match message {
+        // A carriage return would end the line, and come out as a line feed.
+        Message::Text(text) if text.contains('\r') => event(Some("text"), &id, [&*json!(&**text).to_string()]),
+        Message::Text(text) => event(None, &id, text.split('\n')),
+        Message::Binary(bytes) => event(Some("binary"), &id, [&*BASE64_STANDARD.encode(bytes)]),
+    }
+}
+
+/// What was published before this position is lost to the reader.
+pub(super) fn skipped(to: Position) -> Bytes {
+    let data = json!({ "recovered": false, "epoch": to.epoch, "offset": to.offset }).to_string();
+    event(Some("skipped"), &position::format(to), [&*data])
+}
+
+fn event<'a>(kind: Option<&str>, id: &str, lines: impl IntoIterator<Item = &'a str>) -> Bytes {
+    let mut event = format!("id: {id}\n");
+    if let Some(kind) = kind {
+        event.push_str("event: ");
+        event.push_str(kind);
+        event.push('\n');
+    }
+    for line in lines {
+        event.push_str("data: ");
+        event.push_str(line);
+        event.push('\n');
+    }
+    event.push('\n');
+    event.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Position = Position { epoch: 7, offset: 12 };
+
+    fn said(message: impl Into<Message>) -> String {
+        String::from_utf8(publication(HERE, &message.into()).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn text_is_the_data_as_it_is() {
+        assert_eq!(said("hello"), "id: 7-12\ndata: hello\n\n");
+        assert_eq!(said("a\n b\n\n: c\n"), "id: 7-12\ndata: a\ndata:  b\ndata: \ndata: : c\ndata: \n\n");
+        assert_eq!(said(""), "id: 7-12\ndata: \n\n");
+        assert_eq!(said("\u{feff}ü\0"), "id: 7-12\ndata: \u{feff}ü\0\n\n");
+    }
+
+    #[test]
+    fn what_lines_cannot_carry_is_json_or_base64() {
+        assert_eq!(said("a\rb\r\n\"c\""), "id: 7-12\nevent: text\ndata: \"a\\rb\\r\\n\\\"c\\\"\"\n\n");
+        assert_eq!(said(vec![0, 255]), "id: 7-12\nevent: binary\ndata: AP8=\n\n");
+    }
+
+    #[test]
+    fn a_stream_begins_with_its_position_and_says_what_is_lost() {
+        assert_eq!(beginning(1_500, HERE), "retry: 1500\nid: 7-12\n\n");
+        let expected = "id: 7-12\nevent: skipped\ndata: {\"epoch\":7,\"offset\":12,\"recovered\":false}\n\n";
+        assert_eq!(skipped(HERE), expected);
+    }
+}
