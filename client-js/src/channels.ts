@@ -1,76 +1,65 @@
 // The subscriptions of a session, and what it asks about channels (SPEC section 10).
 
-import { Emitter } from './emitter.js';
-import { type ErrorCode, ThroughlineError } from './errors.js';
+import { ThroughlineError } from './errors.js';
 import {
+  ADDED,
   CHANNEL_CODES,
   type ChannelMessage,
   DONE,
-  encodeRequest,
   FAILED,
-  fieldsOf,
+  HISTORY,
+  PAGE,
   type Position,
-  PUBLICATION,
   PUBLISH,
-  requestFields,
+  type Publication,
+  SET,
   SUBSCRIBE,
   SUBSCRIBED,
   UNSUBSCRIBE,
   UNSUBSCRIBED,
+  type Value,
 } from './protocol/channels.js';
-import { MAX_CHANNEL_NAME } from './protocol/limits.js';
+import { MAX_ABOUT, MAX_NAME } from './protocol/limits.js';
 import type { Machine } from './protocol/machine.js';
-import type { Message } from './protocol/message.js';
+import { CHANNEL, decodeControl, encodeControl, encodeFields, type Field } from './protocol/message.js';
+import { Room, type Subscription, type SubscriptionEnd } from './subscription.js';
 
-/** Why a subscription ended. */
-export interface SubscriptionEnd {
-  /** A code of channels; `null` when the session ended. */
-  readonly code: number | null;
-  /** The code's name; `SESSION_CLOSED` when the session ended. */
-  readonly name: ErrorCode;
-  readonly reason: string;
+/** What `Session.subscribe` takes. All are optional. */
+export interface SubscribeOptions {
+  /** The `position` of an earlier subscription: what was published after it comes first, if the server still has it. */
+  readonly since?: Position | null;
+  /** What others see of this subscription in the channel's presence; at most 512 bytes. */
+  readonly about?: string;
 }
 
-/** The events of a subscription, and what their listeners get. */
-export interface SubscriptionEvents {
-  publication: { readonly data: Message; readonly offset: number };
-  /**
-   * The server has the subscription; said again when a new session took the place of an old one. `recovered`: whether
-   * everything after the position that was asked for follows; `null` when none was.
-   */
-  subscribed: Position & { readonly recovered: boolean | null };
-  /** This session was too slow: the publications up to `offset` are lost to it. */
-  skipped: { readonly offset: number };
-  /** The server refused or ended it, or the session ended. Not said of `unsubscribe`. */
-  end: SubscriptionEnd;
+/** What `Session.history` takes. All are optional. */
+export interface HistoryOptions {
+  /** Only what was published after it. Without it everything that the channel has kept. */
+  readonly since?: Position | null;
+  /** How many publications at most, from 1 to 1,000. Default 100. */
+  readonly limit?: number;
+  /** The newest of them rather than the oldest; the oldest of these still comes first. */
+  readonly newest?: boolean;
 }
 
-/** One channel that a session listens to. It goes on by itself in the session that takes the place of this one. */
-export interface Subscription {
-  readonly channel: string;
-  readonly state: 'subscribing' | 'subscribed' | 'ended';
-  /** That of the newest publication that was handed on: what `since` takes. `null` until there is one to speak of. */
-  readonly position: Position | null;
-  /**
-   * Resolves when the server has the subscription for the first time. Rejects with a ThroughlineError when it refuses;
-   * its code is the server's.
-   */
-  readonly ready: Promise<void>;
-  /** Calls `listener` at each event `name`. Returns a function that ends it. Nothing waits for listeners. */
-  on<Name extends keyof SubscriptionEvents>(
-    name: Name,
-    listener: (payload: SubscriptionEvents[Name]) => void,
-  ): () => void;
-  /** Ends it: nothing is handed on any more. Resolves, and never rejects, when the server knows. */
-  unsubscribe(): Promise<void>;
+/** What a channel has kept, or a part of it. `epoch` and `offset` are those of its newest publication; 0 when nothing is known of it. */
+export interface History extends Position {
+  /** The oldest first. */
+  readonly publications: readonly Publication[];
+  /** Nothing is missing between `since`, or the channel's beginning, and the first publication. */
+  readonly complete: boolean;
+  /** There is more after the last publication. */
+  readonly more: boolean;
 }
 
 type Said<Op> = Extract<ChannelMessage, { readonly op: Op }>;
 
 interface Request {
   readonly op: number;
+  /** What it asks, when it does no harm to ask it twice. */
+  readonly fields: Uint8Array | undefined;
   /** Returns what is wrong with the answer. */
-  readonly done: (answer: Said<typeof SUBSCRIBED | typeof DONE>) => string | undefined;
+  readonly done: (answer: Said<typeof SUBSCRIBED | typeof DONE | typeof PAGE>) => string | undefined;
   readonly failed: (end: SubscriptionEnd) => void;
 }
 
@@ -78,6 +67,7 @@ interface Request {
 export class Channels {
   readonly #machine: Machine;
   readonly #wake: () => void;
+  readonly #added: (room: Subscription) => void;
   readonly #rooms = new Map<string, Room>();
   /** What the server's numbers stand for. */
   readonly #numbers = new Map<number, Room>();
@@ -85,33 +75,49 @@ export class Channels {
   readonly #requests = new Map<number, Request>();
   #last = 0;
 
-  /** `wake`: the machine has something to send. */
-  constructor(machine: Machine, wake: () => void) {
+  /** `wake`: the machine has something to send. `added`: the server has subscribed the session to something. */
+  constructor(machine: Machine, wake: () => void, added: (room: Subscription) => void) {
     this.#machine = machine;
     this.#wake = wake;
+    this.#added = added;
   }
 
   /** Throws as `Session.subscribe` says. */
-  subscribe(channel: string, since: Position | null): Subscription {
-    const name = nameOf('subscribe', channel);
+  subscribe(channel: string, { since = null, about }: SubscribeOptions): Room {
+    checkName('subscribe', channel);
+    if (about !== undefined && utf8Length(about) > MAX_ABOUT) {
+      throw new ThroughlineError('TOO_LARGE', `subscribe: about has at most ${MAX_ABOUT} bytes`);
+    }
     if (this.#rooms.has(channel)) {
       throw new ThroughlineError('ALREADY_SUBSCRIBED', `subscribe: '${channel}' has a subscription already`);
     }
-    const room = new Room(channel, name, since, () => this.#unsubscribe(room));
-    this.#rooms.set(channel, room);
+    const room = this.#room(channel, since, about);
     this.#subscribe(room);
     return room;
   }
 
-  /** Throws, and rejects, as `Session.publish` says. */
-  publish(channel: string, text: boolean, data: Uint8Array): Promise<Position> {
-    const fields = requestFields(nameOf('publish', channel), [Number(text)], data);
-    return new Promise((resolve, reject) => {
-      this.#request(fields, {
-        op: PUBLISH,
-        done: ({ position }) => void resolve(position),
-        failed: (end) => reject(errorOf('publish', channel, end)),
-      });
+  /** Throws, and rejects, as `Session.publish` says. `kind`: 0 binary, 1 text, 2 removed. */
+  publish(channel: string, key: string | undefined, kind: number, data: Uint8Array): Promise<Position> {
+    checkName('publish', channel);
+    const isSet = key !== undefined;
+    if (isSet && utf8Length(key) > MAX_NAME) {
+      throw new ThroughlineError('TOO_LARGE', `publish: a key has at most ${MAX_NAME} bytes`);
+    }
+    const fields = isSet ? [channel, key, kind, data] : [channel, kind, data];
+    return this.#ask('publish', channel, isSet ? SET : PUBLISH, fields, ({ position }) => position);
+  }
+
+  /** Throws, and rejects, as `Session.history` says. */
+  history(channel: string, { since, limit = 100, newest = false }: HistoryOptions): Promise<History> {
+    checkName('history', channel);
+    if (!(Number.isInteger(limit) && limit > 0)) {
+      throw new TypeError('history: a limit is an integer from 1 to 1000');
+    }
+    const position = since ? [since.epoch, since.offset] : [];
+    const fields = [channel, Number(Boolean(since)) + 2 * Number(newest), ...position, limit];
+    return this.#ask('history', channel, HISTORY, fields, (answer) => {
+      const { position, publications, complete, more } = answer as Said<typeof PAGE>;
+      return { publications, ...position, complete, more };
     });
   }
 
@@ -122,14 +128,18 @@ export class Channels {
       this.#requests.delete(message.request);
       if (request && message.op === FAILED) {
         request.failed(endOf(message));
-      } else if (request && message.op === (request.op === SUBSCRIBE ? SUBSCRIBED : DONE)) {
-        return request.done(message);
+      } else if (request && message.op === answerTo(request.op)) {
+        return request.done(message as Said<typeof DONE>);
       } else {
         return `no request ${message.request} of this kind`;
       }
       return;
     }
     const { number } = message;
+    if (message.op === ADDED) {
+      this.#add(message);
+      return;
+    }
     const room = this.#numbers.get(number);
     if (!room) {
       return `no channel ${number}`;
@@ -137,53 +147,52 @@ export class Channels {
     if (message.op === UNSUBSCRIBED) {
       this.#numbers.delete(number);
       this.#end(room, endOf(message));
-    } else if (room.state !== 'ended' && room.position) {
-      const { epoch, offset: last } = room.position;
-      const { offset } = message;
-      const isPublication = message.op === PUBLICATION;
-      if (isPublication ? offset !== last + 1 : offset <= last) {
-        return `offset ${offset} after ${last}`;
-      }
-      room.position = { epoch, offset };
-      if (isPublication) {
-        room.emit('publication', { data: message.data, offset });
-      } else {
-        room.emit('skipped', { offset });
-      }
+      return;
     }
-    return;
+    return room.state === 'ended' ? undefined : room.take(message);
+  }
+
+  /** A value came as a datagram, which may have overtaken SUBSCRIBED, or crossed UNSUBSCRIBE. */
+  state(value: Value): void {
+    const room = this.#numbers.get(value.number);
+    if (room?.state === 'subscribed' && room.kind === 'state') {
+      room.change(value);
+    }
   }
 
   /**
-   * The session has ended, before the requests `unsent` left; `closed` says why, unless another has taken its place.
+   * The session has ended, before the messages `unsent` left; `closed` says why, unless another has taken its place.
    * What is returned asks that one for what still lives.
    */
   lost(unsent: readonly Uint8Array[], closed?: string): () => void {
-    const end =
-      closed &&
-      ({ code: null, name: 'SESSION_CLOSED', reason: `the session is closed (${closed})` } as const);
+    const end = closed ? sessionEnd(`the session is closed (${closed})`) : undefined;
     const requests = [...this.#requests.values()];
     const rooms = [...this.#rooms.values()];
     const again: (() => void)[] = [];
+    const left = unsent.filter(([kind]) => kind === CHANNEL);
     this.#requests.clear();
     this.#numbers.clear();
     this.#last = 0;
     for (const room of rooms) {
       room.state = 'subscribing';
-      if (end) {
-        this.#end(room, end);
+      if (end || room.isAdded) {
+        this.#end(
+          room,
+          end ?? sessionEnd('another session has taken the place of the one that was subscribed'),
+        );
       }
     }
     requests.forEach((request, index) => {
+      const { op, fields } = request;
       // The newest are those that have not left.
-      const encoded = unsent[index - requests.length + unsent.length];
-      if (request.op === SUBSCRIBE) {
+      const encoded = left[index - requests.length + left.length];
+      if (op === SUBSCRIBE) {
         return; // its subscription asks anew
       }
-      if (encoded && !end && request.op === PUBLISH) {
-        again.push(() => this.#request(fieldsOf(encoded), request));
+      if (!end && op !== UNSUBSCRIBE && (fields || encoded)) {
+        again.push(() => this.#request(fields ?? decodeControl(encoded as Uint8Array).fields, request));
       } else {
-        request.failed((encoded && end) || UNCERTAIN);
+        request.failed(((fields || encoded) && end) || UNCERTAIN);
       }
     });
     return () => {
@@ -200,33 +209,76 @@ export class Channels {
 
   #request(fields: Uint8Array, request: Request): void {
     this.#requests.set(++this.#last, request);
-    this.#machine.sendRequest(encodeRequest(request.op, this.#last, fields));
+    this.#machine.sendControl(encodeControl(CHANNEL, request.op, this.#last, fields));
     this.#wake();
   }
 
+  /** Asks something whose answer is one value. */
+  #ask<Value>(
+    method: string,
+    channel: string,
+    op: number,
+    parts: readonly Field[],
+    read: (answer: Said<typeof DONE | typeof PAGE>) => Value,
+  ): Promise<Value> {
+    const fields = encodeFields(...parts);
+    return new Promise((resolve, reject) => {
+      this.#request(fields, {
+        op,
+        fields: op === HISTORY ? fields : undefined,
+        done: (answer) => void resolve(read(answer as Said<typeof DONE>)),
+        failed: (end) => reject(errorOf(method, channel, end)),
+      });
+    });
+  }
+
+  #room(channel: string, since: Position | null, about?: string): Room {
+    const room = new Room(channel, about, since, () => this.#unsubscribe(room));
+    this.#rooms.set(channel, room);
+    return room;
+  }
+
   #subscribe(room: Room): void {
-    const asked = room.position;
-    this.#request(requestFields(room.name, asked ? [1, asked.epoch, asked.offset] : [0]), {
+    const { channel, about, kind } = room;
+    const asked = kind === 'state' ? null : room.position;
+    const fields: Field[] = [channel, Number(asked !== null) + 2 * Number(about !== undefined)];
+    if (asked) {
+      fields.push(asked.epoch, asked.offset);
+    }
+    if (about !== undefined) {
+      fields.push(about);
+    }
+    this.#request(encodeFields(...fields), {
       op: SUBSCRIBE,
+      fields: undefined,
       done: (answer) => {
-        if ('number' in answer) {
-          const { number, recovered, position } = answer;
-          if (recovered && (asked?.epoch !== position.epoch || asked.offset !== position.offset)) {
-            return `recovered from ${position.offset}`;
-          }
-          this.#numbers.set(number, room);
-          room.number = number;
-          if (room.state !== 'ended') {
-            room.position = position;
-            room.state = 'subscribed';
-            room.resolve();
-            room.emit('subscribed', { ...position, recovered: asked && recovered });
-          }
+        const { number, recovered, state, position } = answer as Said<typeof SUBSCRIBED>;
+        if (recovered && (asked?.epoch !== position.epoch || asked.offset !== position.offset)) {
+          return `recovered from ${position.offset}`;
+        }
+        this.#numbers.set(number, room);
+        room.number = number;
+        if (room.state !== 'ended') {
+          room.begin(position, state, asked && recovered);
         }
         return;
       },
-      failed: (end) => this.#end(room, end),
+      // The server may have added it meanwhile: then it says that it is subscribed already.
+      failed: (end) => room.state === 'subscribed' || this.#end(room, end),
     });
+  }
+
+  /** The server has subscribed the session, perhaps while this side was asking for it. */
+  #add({ channel, number, position, state }: Said<typeof ADDED>): void {
+    const asking = this.#rooms.get(channel);
+    const room = asking ?? this.#room(channel, null);
+    room.isAdded = !asking;
+    room.number = number;
+    this.#numbers.set(number, room);
+    room.begin(position, state, room.position ? false : null);
+    if (!asking) {
+      this.#added(room);
+    }
   }
 
   #unsubscribe(room: Room): Promise<void> {
@@ -236,7 +288,7 @@ export class Channels {
       }
       this.#rooms.delete(room.channel);
       room.state = 'ended';
-      room.reject(errorOf('subscribe', room.channel, { name: 'NORMAL', reason: 'unsubscribed' }));
+      room.reject(errorOf('subscribe', room.channel, UNSUBSCRIBED_BY_US));
       const over = () => {
         // Another subscription of the channel may have its number already.
         if (this.#numbers.get(room.number) === room) {
@@ -245,7 +297,20 @@ export class Channels {
         resolve();
         return undefined;
       };
-      this.#request(requestFields(room.name), { op: UNSUBSCRIBE, done: over, failed: over });
+      this.#request(encodeFields(room.channel), {
+        op: UNSUBSCRIBE,
+        fields: undefined,
+        done: () => {
+          const other = this.#numbers.get(room.number);
+          if (other !== room && other?.isAdded) {
+            // It was added before the server heard of our leaving.
+            this.#numbers.delete(room.number);
+            this.#end(other, UNSUBSCRIBED_BY_US);
+          }
+          return over();
+        },
+        failed: over,
+      });
     });
     return room.over;
   }
@@ -260,37 +325,21 @@ export class Channels {
   }
 }
 
-class Room extends Emitter<SubscriptionEvents> implements Subscription {
-  state: Subscription['state'] = 'subscribing';
-  /** What the server calls it. */
-  number = -1;
-  /** What `unsubscribe` returns. */
-  over: Promise<void> | undefined;
-  readonly ready: Promise<void>;
-  resolve!: () => void;
-  reject!: (error: ThroughlineError) => void;
-
-  constructor(
-    readonly channel: string,
-    readonly name: Uint8Array,
-    public position: Position | null,
-    readonly unsubscribe: () => Promise<void>,
-  ) {
-    super();
-    this.ready = new Promise((resolve, reject) => {
-      this.resolve = resolve;
-      this.reject = reject;
-    });
-    // Who listens only to 'end' must not see an unhandled rejection of this one.
-    this.ready.catch(() => {});
-  }
-}
-
 const UNCERTAIN: SubscriptionEnd = {
   code: null,
   name: 'UNCERTAIN',
   reason: 'the session ended before the server answered: it may have been published',
 };
+
+const UNSUBSCRIBED_BY_US: SubscriptionEnd = { code: 0, name: 'NORMAL', reason: 'unsubscribed' };
+
+function sessionEnd(reason: string): SubscriptionEnd {
+  return { code: null, name: 'SESSION_CLOSED', reason };
+}
+
+function answerTo(op: number): number {
+  return op === SUBSCRIBE ? SUBSCRIBED : op === HISTORY ? PAGE : DONE;
+}
 
 function endOf({ code, reason }: { readonly code: number; readonly reason: string }): SubscriptionEnd {
   return { code, name: CHANNEL_CODES[code] ?? 'UNKNOWN', reason };
@@ -304,14 +353,17 @@ function errorOf(
   return new ThroughlineError(name, `${method} '${channel}': ${reason || name}`);
 }
 
-/** The bytes of a channel's name. Throws when no message could hold it; what else it may be is the server's to say. */
-function nameOf(method: string, channel: string): Uint8Array {
-  const name = new TextEncoder().encode(channel);
-  if (!name.length || name.length > MAX_CHANNEL_NAME) {
+function utf8Length(text: string): number {
+  return new TextEncoder().encode(text).length;
+}
+
+/** Throws when no message could hold the name of a channel; what else it may be is the server's to say. */
+function checkName(method: string, channel: string): void {
+  const length = utf8Length(channel);
+  if (!length || length > MAX_NAME) {
     throw new ThroughlineError(
       'BAD_CHANNEL',
-      `${method}: the name of a channel has 1 to ${MAX_CHANNEL_NAME} bytes, not ${name.length}`,
+      `${method}: the name of a channel has 1 to ${MAX_NAME} bytes, not ${length}`,
     );
   }
-  return name;
 }

@@ -2,20 +2,22 @@
 
 import type { ChannelCode } from './protocol/channels.js';
 import type { CodeName } from './protocol/close.js';
+import type { RequestCode } from './protocol/requests.js';
 
-/** What a ThroughlineError says in `code`: a close code of the protocol, one of its codes of channels, or one of the client's own. */
+/** What a ThroughlineError says in `code`: a close code of the protocol, one of its codes of channels or of requests, or one of the client's own. */
 export type ErrorCode =
   | CodeName
   | ChannelCode
-  /** A session that has ended or is ending sends, subscribes and publishes no more. */
+  | RequestCode
+  /** A session that has ended or is ending sends, subscribes, publishes and asks no more. */
   | 'SESSION_CLOSED'
-  /** `send` or `publish` beyond `maxBufferedBytes`. */
+  /** `send`, `publish` or `request` beyond `maxBufferedBytes`. */
   | 'BUFFER_FULL'
   /** The `signal` of `connect` was aborted. */
   | 'ABORTED'
   /** The `token` function threw. */
   | 'TOKEN_FAILED'
-  /** The session ended, before it was ready, with a code of the application's. */
+  /** A code of the application's: the session ended with it before it was ready, or a request failed with it; `requestCode` says which. */
   | 'APPLICATION'
   /** The server reads a stream no more; `streamCode` says why. */
   | 'STREAM_STOPPED'
@@ -23,7 +25,9 @@ export type ErrorCode =
   | 'STREAM_RESET'
   /** A stream of a session that another one has replaced. */
   | 'STREAM_LOST'
-  /** The session ended before the server said whether it has published something: it may have. */
+  /** A request did not end within its `timeoutMs`: it was cancelled. */
+  | 'TIMEOUT'
+  /** The session ended before the server said whether it has done something: it may have. */
   | 'UNCERTAIN'
   | 'UNKNOWN';
 
@@ -33,11 +37,17 @@ export class ThroughlineError extends Error {
   readonly code: ErrorCode;
   /** The code that the server's application gave to the end of a stream. */
   readonly streamCode: number | undefined;
+  /**
+   * The code with which the other side answered a request. In an error that a handler throws: what the server gets, if
+   * it is one of the application's own, 100 to 4,294,967,295.
+   */
+  readonly requestCode: number | undefined;
 
-  constructor(code: ErrorCode, message: string, cause?: unknown, streamCode?: number) {
+  constructor(code: ErrorCode, message: string, cause?: unknown, streamCode?: number, requestCode?: number) {
     super(message, cause === undefined ? undefined : { cause });
     this.code = code;
     this.streamCode = streamCode;
+    this.requestCode = requestCode;
   }
 }
 

@@ -53,11 +53,13 @@ export interface Facts {
   readonly doubts: string;
   /** When better transports are tried again, in milliseconds from now; Infinity: they are not. */
   readonly climbInMs: number;
+  /** How long it is authenticated, in words; may be empty. */
+  readonly credentials: string;
   readonly now: number;
 }
 
 export function explain(facts: Facts): Pick<Explanation, 'summary' | 'text'> {
-  const { state, transport, reason, newest, moves, doubts, climbInMs, now } = facts;
+  const { state, transport, reason, newest, moves, doubts, climbInMs, credentials, now } = facts;
   const won = newest.findIndex((attempt) => attempt.transport === transport);
   const tried = describe(newest) || 'nothing was tried yet';
   const summary = {
@@ -72,6 +74,9 @@ export function explain(facts: Facts): Pick<Explanation, 'summary' | 'text'> {
   }
   if (climbInMs < Infinity) {
     lines.push(`Better transports are tried again in ${seconds(climbInMs)}.`);
+  }
+  if (credentials) {
+    lines.push(credentials);
   }
   for (const { at, from, to, reason } of moves.slice(-4)) {
     lines.push(`- ${seconds(now - at)} ago: ${from ?? 'no link'} to ${to ?? 'no link'} (${reason})`);

@@ -60,6 +60,14 @@ export const TRUST_MS = 60_000;
 export const EXCUSED_MS = 10_000;
 /** Better transports are not probed again sooner than this, however often the network or the tab comes back. */
 export const CLIMB_GAP_MS = 10_000;
+/** Removals that a subscription of a channel of state remembers, so that a late datagram does not bring a value back: the oldest are forgotten, when no datagram can be that late. */
+export const MAX_REMOVALS = 10_000;
+/** A new token is asked for when this much of the time of the one before is left, or a quarter of it (SPEC section 12), in milliseconds. */
+export const REFRESH_MS = 60_000;
+/** Not sooner than this after the last time, however short tokens live. */
+export const REFRESH_GAP_MS = 1_000;
+/** Longest time that a timer of a browser can wait, in milliseconds. */
+export const MAX_TIMER_MS = 0x7fff_ffff;
 /** Moves that `explain()` remembers. */
 export const MAX_MOVES = 16;
 /** What a frozen link holds until it takes nothing more. */

@@ -92,8 +92,14 @@ export class Links {
       frame: (frame) => this.#receive(carrier, frame),
       stream: (native) => this.#handlersOf(carrier, native),
       datagram: (data) => {
-        if (!carrier.held) {
-          this.#receive(carrier, { type: 'datagram', data }, () => machine.handleDatagram(now(), data));
+        if (carrier === this.#previous && !carrier.held) {
+          machine.handleLateDatagram(now(), data, welcome.marked);
+          this.#host.work();
+        } else if (!carrier.held) {
+          this.#react(carrier, () => {
+            this.#forget();
+            machine.handleDatagram(now(), data);
+          });
         }
       },
       heard: (bytes) => this.#react(carrier, () => machine.heard(now(), bytes), false),
@@ -186,12 +192,7 @@ export class Links {
     this.#previous = undefined;
   }
 
-  /** A frame, or a datagram, which the current link hands on in its own way. */
-  #receive(
-    carrier: Carrier,
-    frame: Frame,
-    handle = () => this.#machine.handleFrame(this.#env.now(), frame),
-  ): void {
+  #receive(carrier: Carrier, frame: Frame): void {
     if (carrier.held) {
       // The bytes of a frame are only valid now.
       const kept = 'data' in frame ? { ...frame, data: frame.data.slice() } : frame;
@@ -202,7 +203,7 @@ export class Links {
     } else {
       this.#react(carrier, () => {
         this.#forget();
-        handle();
+        this.#machine.handleFrame(this.#env.now(), frame);
       });
     }
   }

@@ -7,6 +7,7 @@
 // - A move never breaks before it makes: a link that opened another session is dropped while the old one lives.
 
 import { reconnectDelay } from './backoff.js';
+import type { Credentials } from './credentials.js';
 import type { Cancel, Environment } from './environment.js';
 import { messageOf, ThroughlineError } from './errors.js';
 import { type Defeat, Race, type Win } from './ladder.js';
@@ -24,7 +25,7 @@ import {
 } from './limits.js';
 import type { Carrier, Links } from './links.js';
 import type { Memory } from './memory.js';
-import { type ConnectOptions, checkToken } from './options.js';
+import type { ConnectOptions } from './options.js';
 import { protocolClose } from './protocol/close.js';
 import type { Machine } from './protocol/machine.js';
 import { type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';
@@ -62,6 +63,7 @@ export class Mover {
   /** Best first. */
   readonly #kinds: readonly TransportKind[];
   readonly #memory: Memory;
+  readonly #credentials: Credentials;
   readonly #machine: Machine;
   readonly #links: Links;
   readonly #host: MoverHost;
@@ -96,6 +98,7 @@ export class Mover {
     options: ConnectOptions,
     kinds: readonly TransportKind[],
     memory: Memory,
+    credentials: Credentials,
     machine: Machine,
     links: Links,
     host: MoverHost,
@@ -105,6 +108,7 @@ export class Mover {
     this.#options = options;
     this.#kinds = kinds;
     this.#memory = memory;
+    this.#credentials = credentials;
     this.#machine = machine;
     this.#links = links;
     this.#host = host;
@@ -237,11 +241,11 @@ export class Mover {
     const env = this.#env;
     const memory = this.#memory;
     const machine = this.#machine;
-    const { token, webtransport, info, hedgeMs = HEDGE_MS, stepMs = STEP_MS } = this.#options;
+    const { webtransport, info, hedgeMs = HEDGE_MS, stepMs = STEP_MS } = this.#options;
     const search = ++this.#search;
-    let checked: string | undefined;
+    let token: string | undefined;
     try {
-      checked = checkToken(typeof token === 'function' ? await token() : token);
+      token = await this.#credentials.get();
     } catch (error) {
       const reason = `token: ${messageOf(error)}`;
       const defeat = { close: protocolClose('UNREACHABLE', reason), retryAfterMs: 0 };
@@ -271,7 +275,7 @@ export class Mover {
             {
               base: this.#base,
               resumption: machine.resumption, // what was received by then
-              token: checked,
+              token,
               webtransport,
               info: info !== false,
             },
@@ -283,7 +287,7 @@ export class Mover {
       hedgeMs: up ? stepMs : Math.max(hedgeMs, Math.min(2 * memory.rttMs, MAX_HEDGE_MS)),
       stepMs,
       works: up,
-      won: (win) => this.#judge(win, named, race),
+      won: (win) => this.#judge(win, named, race, token),
       lost: (defeat) => this.#lose(defeat, up),
       failed: (transport, { reason, close, unavailable }) => {
         // An answer of the server's says nothing about the transport, but asking again soon is of no use.
@@ -299,8 +303,8 @@ export class Mover {
     }
   }
 
-  /** A link answered. Why it is not taken, or what takes it. `named`: the session that its opening asked for. */
-  #judge(win: Win, named: string | undefined, race: Race): string | (() => void) {
+  /** A link answered. Why it is not taken, or what takes it. `named` and `token`: the session that its opening asked for, and what it showed. */
+  #judge(win: Win, named: string | undefined, race: Race, token?: string): string | (() => void) {
     const { transport, welcome } = win;
     const { current } = this.#links;
     const session = this.#machine.resumption?.session;
@@ -308,15 +312,15 @@ export class Mover {
       return 'the session has ended';
     }
     if (!current) {
-      return () => this.#take(win, race, '');
+      return () => this.#take(win, race, token, '');
     }
     const better = this.#rank(transport) < this.#rank(current.transport);
     if (welcome.resumed && welcome.session === session) {
       if (race === this.#seeking) {
-        return () => this.#take(win, race, `${current.transport} is in doubt: ${this.doubts}`);
+        return () => this.#take(win, race, token, `${current.transport} is in doubt: ${this.doubts}`);
       }
       return better
-        ? () => this.#take(win, race, `${transport} answered, and goes before ${current.transport}`)
+        ? () => this.#take(win, race, token, `${transport} answered, and goes before ${current.transport}`)
         : `${current.transport} carries the session`;
     }
     if (named !== session) {
@@ -337,7 +341,7 @@ export class Mover {
     return 'the server behind it does not know the session';
   }
 
-  #take(win: Win, race: Race, reason: string): void {
+  #take(win: Win, race: Race, token: string | undefined, reason: string): void {
     const doubt = this.#doubt;
     this.#fledAt = doubt?.late ? this.#env.now() : 0;
     if (doubt && doubt.transport !== win.transport && !doubt.excused) {
@@ -351,6 +355,7 @@ export class Mover {
     this.#retry = undefined;
     this.#lookedUpAt = this.#env.wallTime();
     this.#links.adopt(win, reason);
+    this.#credentials.carried(token);
     this.#planClimb();
   }
 

@@ -4,15 +4,19 @@ import { MAX_TOKEN } from './protocol/limits.js';
 import type { Transport } from './transport/link.js';
 import type { WebTransportEndpoint } from './transport/opening.js';
 
+/** What a session authenticates with, or who knows it. */
+export type Token = string | (() => string | Promise<string>);
+
 /** All are optional. */
 export interface ConnectOptions {
   /** Which transports may be used, best first. By default all of them: webtransport, websocket, sse, poll. */
   readonly transports?: readonly Transport[];
   /**
-   * What the server's application authenticates with: printable ASCII, at most 4,096 bytes. A function is
-   * asked before each race.
+   * What the server authenticates with: printable ASCII, at most 4,096 bytes. A function is asked before each race
+   * for a link, and before the time is over for which the server takes the token: when a quarter of it, or a minute, is
+   * left, and again, at growing intervals, when the function fails. The session goes on with the new token. A string is used as it is.
    */
-  readonly token?: string | (() => string | Promise<string>);
+  readonly token?: Token;
   /** Closes the session when it is aborted. */
   readonly signal?: AbortSignal;
   /** Head start of webtransport before a websocket is opened beside it, in milliseconds. Default 200. */

@@ -6,6 +6,9 @@ import type { DatagramKey } from './protocol/datagrams.js';
 import { MAX_DATAGRAM } from './protocol/limits.js';
 import type { Machine } from './protocol/machine.js';
 
+/** What an application can send. Bytes are copied. */
+export type Data = string | ArrayBuffer | ArrayBufferView;
+
 export class Outbox {
   readonly #machine: Machine;
   readonly #maxBufferedBytes: number;
@@ -25,15 +28,14 @@ export class Outbox {
   }
 
   /** Takes a message; throws as `Session.send` says. */
-  message(data: string | ArrayBuffer | ArrayBufferView): void {
+  message(data: Data): void {
     this.#machine.send(typeof data === 'string', this.content('send', data));
   }
 
-  /** The bytes of a message or a publication, when there is room for it. Throws as `Session.send` says. */
-  content(method: 'send' | 'publish', data: string | ArrayBuffer | ArrayBufferView): Uint8Array {
-    const { bufferedBytes, maxMessage } = this.#machine;
-    const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : data;
-    const body = this.#check(method, bytes, maxMessage);
+  /** The bytes of a message, a publication or a request, when there is room for it. Throws as `Session.send` says. */
+  content(method: string, data: Data): Uint8Array {
+    const { bufferedBytes } = this.#machine;
+    const body = this.part(method, data);
     if (bufferedBytes >= this.#maxBufferedBytes) {
       throw new ThroughlineError(
         'BUFFER_FULL',
@@ -41,6 +43,12 @@ export class Outbox {
       );
     }
     return body;
+  }
+
+  /** The same, however much waits. */
+  part(method: string, data: Data): Uint8Array {
+    const bytes = typeof data === 'string' ? new TextEncoder().encode(data) : data;
+    return this.#check(method, bytes, this.#machine.maxMessage);
   }
 
   /** Takes a datagram; throws as `Session.sendDatagram` says. */
@@ -76,7 +84,7 @@ export class Outbox {
   }
 
   /** The bytes of what the application gives. Throws when they are none, too many, or too late. */
-  #check(method: 'send' | 'publish' | 'sendDatagram', data: unknown, max: number): Uint8Array {
+  #check(method: string, data: unknown, max: number): Uint8Array {
     const isMessage = method !== 'sendDatagram';
     let bytes: Uint8Array;
     if (ArrayBuffer.isView(data)) {

@@ -1,17 +1,20 @@
 // The public session, and its driver: it owns the machine, its links, and who looks for them.
 
-import { Channels, type Subscription } from './channels.js';
+import { Channels, type History, type HistoryOptions, type SubscribeOptions } from './channels.js';
+import { Credentials } from './credentials.js';
 import { Emitter } from './emitter.js';
 import type { Cancel, Environment } from './environment.js';
 import { messageOf, ThroughlineError } from './errors.js';
 import { type Explanation, explain, type Move } from './explain.js';
+import { type Handler, Handlers } from './handlers.js';
 import type { Defeat } from './ladder.js';
 import { CLOSE_MS, LATE_MS, MAX_MOVES } from './limits.js';
 import { Links } from './links.js';
 import { Memory } from './memory.js';
 import { Mover } from './mover.js';
-import { type ConnectOptions, checkToken, resolveBase } from './options.js';
-import { Outbox } from './outbox.js';
+import { type ConnectOptions, resolveBase } from './options.js';
+import { type Data, Outbox } from './outbox.js';
+import { PRESENCE, type Presence, RoomPresence } from './presence.js';
 import type { Position } from './protocol/channels.js';
 import {
   type Close,
@@ -24,8 +27,12 @@ import {
 import type { DatagramKey } from './protocol/datagrams.js';
 import { MAX_DATAGRAM, MAX_REASON } from './protocol/limits.js';
 import { Machine } from './protocol/machine.js';
+import { contentFields } from './protocol/message.js';
 import type { Gap, MachineEvent } from './protocol/report.js';
+import { ANSWER, CHUNK, ERROR } from './protocol/requests.js';
+import { type Answer, type RequestOptions, Requests } from './requests.js';
 import { type SessionStream, Streams } from './streams.js';
+import type { Subscription } from './subscription.js';
 import type { CloseInfo, SessionEvents, State, Stats, TransportChange } from './told.js';
 import { type Loss, TRANSPORTS, type Transport, type TransportKind } from './transport/link.js';
 import { Trouble } from './trouble.js';
@@ -52,7 +59,14 @@ export class Session {
   readonly #mover: Mover;
   readonly #outbox: Outbox;
   readonly #streams = new Streams(this.#machine, () => this.#wake());
-  readonly #channels = new Channels(this.#machine, () => this.#wake());
+  readonly #channels = new Channels(
+    this.#machine,
+    () => this.#wake(),
+    (room) => this.#events.emit('subscription', room),
+  );
+  readonly #credentials: Credentials;
+  readonly #requests: Requests;
+  readonly #handlers: Handlers;
   readonly #events = new Emitter<SessionEvents>();
   readonly #unlisten: Cancel[];
   #resolveReady!: () => void;
@@ -87,6 +101,12 @@ export class Session {
     this.#outbox = new Outbox(this.#machine, maxBufferedBytes, (method) =>
       this.#closing ? this.#closedError(method) : undefined,
     );
+    this.#credentials = new Credentials(env, token, (fresh) => {
+      this.#machine.sendToken(fresh);
+      this.#work();
+    });
+    this.#requests = new Requests(env, this.#machine, () => this.#wake());
+    this.#handlers = new Handlers(this.#machine, this.#outbox, () => this.#wake());
     this.#links = new Links(env, this.#machine, {
       work: () => this.#work(),
       failing: (loss) => this.#fail(loss),
@@ -101,15 +121,23 @@ export class Session {
       }
       return trouble.around(found);
     });
-    if (typeof token !== 'function') {
-      checkToken(token);
-    }
     this.#memory = new Memory(env, new URL(resolved).origin);
-    this.#mover = new Mover(env, resolved, options, allowed, this.#memory, this.#machine, this.#links, {
-      isEnding: () => this.#closing !== undefined,
-      work: () => this.#work(),
-      defeated: (defeat, error) => this.#defeated(defeat, error),
-    });
+    const credentials = this.#credentials;
+    this.#mover = new Mover(
+      env,
+      resolved,
+      options,
+      allowed,
+      this.#memory,
+      credentials,
+      this.#machine,
+      this.#links,
+      {
+        isEnding: () => this.#closing !== undefined,
+        work: () => this.#work(),
+        defeated: (defeat, error) => this.#defeated(defeat, error),
+      },
+    );
     this.ready = new Promise((resolve, reject) => {
       this.#resolveReady = resolve;
       this.#rejectReady = reject;
@@ -157,7 +185,7 @@ export class Session {
     return this.#state;
   }
 
-  /** Bytes of messages, those about channels among them, that the server has not acknowledged yet. */
+  /** Bytes of messages, those about channels and requests among them, that the server has not acknowledged yet. */
   get bufferedBytes(): number {
     return this.#machine.bufferedBytes;
   }
@@ -195,6 +223,7 @@ export class Session {
         moves,
         doubts: mover.doubts,
         climbInMs: mover.climbInMs,
+        credentials: this.#credentials.describe(),
         now: this.#env.now(),
       }),
     };
@@ -225,7 +254,7 @@ export class Session {
    * (`SESSION_CLOSED`), when the message is too large (`MESSAGE_TOO_LARGE`), or when `maxBufferedBytes` or more
    * wait already (`BUFFER_FULL`: await `drained(bytes)`). Below that one message may go beyond it.
    */
-  send(data: string | ArrayBuffer | ArrayBufferView): void {
+  send(data: Data): void {
     this.#outbox.message(data);
     this.#wake();
   }
@@ -264,30 +293,92 @@ export class Session {
 
   /**
    * Subscribes to a channel, as soon as the session is open. With `since`, the `position` of an earlier subscription,
-   * what was published after it comes first, if the server still has it.
+   * what was published after it comes first, if the server still has it. A channel of state says what it holds instead.
    *
    * When a new session takes the place of this one (`gap`), it subscribes again, from where it was.
    *
-   * Throws ThroughlineError when the channel has a subscription (`ALREADY_SUBSCRIBED`), when its name has not 1 to 255
-   * bytes (`BAD_CHANNEL`), or when the session is closed (`SESSION_CLOSED`).
+   * Throws ThroughlineError when the channel has a subscription (`ALREADY_SUBSCRIBED`), also one that the server has
+   * added, when its name has not 1 to 255 bytes (`BAD_CHANNEL`), when `about` has more than 512 (`TOO_LARGE`), or when
+   * the session is closed (`SESSION_CLOSED`).
    */
-  subscribe(channel: string, options: { readonly since?: Position | null } = {}): Subscription {
-    if (this.#closing) {
-      throw this.#closedError('subscribe');
-    }
-    return this.#channels.subscribe(channel, options.since ?? null);
+  subscribe(channel: string, options: SubscribeOptions = {}): Subscription {
+    this.#checkOpen('subscribe');
+    return this.#channels.subscribe(channel, options);
   }
 
   /**
-   * Publishes in a channel. Resolves with the publication's position when it has one. It comes to this session, too,
-   * if it is subscribed, and perhaps before.
+   * Publishes in a channel; with a `key`, sets the value of that key in a channel of state, or removes it, when `data`
+   * is `null`. Resolves with the position of the publication, or of the change, when it has one. It comes to this session,
+   * too, if it is subscribed, and perhaps before.
    *
    * Rejects as `send` throws, or with a ThroughlineError whose code is that of the server's refusal; with `UNCERTAIN`
    * when the session has ended, or another has taken its place, before the answer: it may have been published.
    */
-  async publish(channel: string, data: string | ArrayBuffer | ArrayBufferView): Promise<Position> {
-    const bytes = this.#outbox.content('publish', data);
-    return this.#channels.publish(channel, typeof data === 'string', bytes);
+  async publish(
+    channel: string,
+    data: Data | null,
+    options: { readonly key?: string } = {},
+  ): Promise<Position> {
+    const { key } = options;
+    // Without a key `null` is no data, and said to be none.
+    const isRemoval = data === null && key !== undefined;
+    const [kind, bytes] = isRemoval ? contentFields(undefined) : this.#content('publish', data as Data);
+    return this.#channels.publish(channel, key, kind, bytes);
+  }
+
+  /**
+   * Who is subscribed to a channel: its members, as they come and go. It is a subscription of its own, and throws as
+   * `subscribe` does.
+   */
+  presence(channel: string): Presence {
+    this.#checkOpen('presence');
+    return new RoomPresence(channel, this.#channels.subscribe(PRESENCE + channel, {}));
+  }
+
+  /**
+   * What a channel has kept, or a page of it: go on with `since` when there is `more`.
+   *
+   * Rejects with TypeError for a `limit` that is none, or with a ThroughlineError whose code is that of the server's
+   * refusal, or `SESSION_CLOSED`.
+   */
+  async history(channel: string, options: HistoryOptions = {}): Promise<History> {
+    this.#checkOpen('history');
+    return this.#channels.history(channel, options);
+  }
+
+  // ---- requests ----
+
+  /**
+   * Asks the server something, as soon as the session is open: `await` it for the whole answer, which is kept in memory
+   * until it is there, or take it in parts with `for await`. To leave the loop, the `signal` and the time limit cancel it.
+   *
+   * What is wrong is said by the answer, never thrown here: what `send` throws; the code of the other side (`FAILED`,
+   * `UNKNOWN_METHOD`, `TOO_MANY`, `NOT_ALLOWED`, or `APPLICATION`, with `requestCode`); `TOO_MANY` also when 100 are under
+   * way already; `CANCELLED`; `TIMEOUT`; `UNCERTAIN` when the session has ended, or another has taken its place, before the
+   * end of the answer: it may have been done. One that had never been sent then is asked in the new session.
+   */
+  request(method: string, data?: Data | null, options: RequestOptions = {}): Answer {
+    return this.#requests.ask(
+      method,
+      () => {
+        this.#checkOpen('request');
+        return data === undefined || data === null
+          ? contentFields(undefined)
+          : this.#content('request', data);
+      },
+      options,
+    );
+  }
+
+  /**
+   * Answers the server's requests of this method, in the place of who did before. Returns a function that ends it.
+   * A method that nobody answers is `UNKNOWN_METHOD`: say who does in the same turn as `connect`.
+   *
+   * When `handler` throws, or rejects with, a ThroughlineError, the server gets its message, and its `requestCode`, if that is
+   * the application's own; of any other error it gets nothing but that there was one.
+   */
+  handle(method: string, handler: Handler): () => void {
+    return this.#handlers.add(method, handler);
   }
 
   // ---- the end ----
@@ -404,12 +495,16 @@ export class Session {
     this.#reason = describeClose(close);
     this.#mover.cancel();
     this.#links.release()?.link.abort();
+    this.#credentials.stop();
     for (const cancel of [this.#timer, ...this.#unlisten]) {
       cancel?.();
     }
     this.#setState('closed');
     this.#streams.end(this.#closedError('stream'));
-    this.#channels.lost(this.#machine.unsentRequests, this.#reason);
+    const unsent = this.#machine.unsentControl;
+    this.#handlers.lost(this.#closedError('handle'));
+    this.#channels.lost(unsent, this.#reason);
+    this.#requests.lost(unsent, this.#reason);
     this.#outbox.end(this.#closedError('drained'));
     this.#rejectReady(error ?? new ThroughlineError(info.name, this.explain().summary));
     this.#resolveClosed(info);
@@ -477,11 +572,21 @@ export class Session {
         break;
       case 'channel': {
         const wrong = this.#channels.handle(event.message);
-        if (wrong) {
-          this.#machine.handleViolation(this.#env.now(), protocolClose('PROTOCOL_VIOLATION', wrong));
-        }
+        this.#judge(wrong && protocolClose('PROTOCOL_VIOLATION', wrong));
         break;
       }
+      case 'request': {
+        const { message } = event;
+        const isAnswer = message.op === CHUNK || message.op === ANSWER || message.op === ERROR;
+        this.#judge(isAnswer ? this.#requests.handle(message) : this.#handlers.handle(message));
+        break;
+      }
+      case 'state':
+        this.#channels.state(event.value);
+        break;
+      case 'expires':
+        this.#credentials.expire(event.inMs);
+        break;
       case 'datagram':
         this.#events.emit('datagram', event.bytes);
         break;
@@ -518,8 +623,15 @@ export class Session {
       this.#streams.fail(
         new ThroughlineError('STREAM_LOST', `the session of this stream has ended: ${reason}`),
       );
-      askAgain = this.#channels.lost(unsent);
+      this.#handlers.lost(new ThroughlineError('SESSION_CLOSED', 'the session that asked has ended'));
+      const subscribeAgain = this.#channels.lost(unsent);
+      const requestAgain = this.#requests.lost(unsent);
+      askAgain = () => {
+        subscribeAgain();
+        requestAgain();
+      };
     }
+    this.#credentials.expire(this.#machine.welcome?.expiresMs ?? 0);
     this.#setState('open');
     this.#tell({ from, to, reason: why || this.explain().summary });
     if (gap) {
@@ -529,6 +641,13 @@ export class Session {
       askAgain?.();
     }
     this.#resolveReady();
+  }
+
+  /** The server broke the protocol, when there is such a `close`. */
+  #judge(close: Close | '' | undefined): void {
+    if (close) {
+      this.#machine.handleViolation(this.#env.now(), close);
+    }
   }
 
   #deliverMessages(): void {
@@ -591,6 +710,17 @@ export class Session {
       this.#state = state;
       this.#events.emit('state', state);
     }
+  }
+
+  #checkOpen(method: string): void {
+    if (this.#closing) {
+      throw this.#closedError(method);
+    }
+  }
+
+  /** What the application gives as a field of a message. Throws as `send` says. */
+  #content(method: string, data: Data): [kind: number, data: Uint8Array] {
+    return [Number(typeof data === 'string'), this.#outbox.content(method, data)];
   }
 
   #closedError(method: string): ThroughlineError {

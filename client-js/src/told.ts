@@ -4,6 +4,7 @@ import type { ErrorCode } from './errors.js';
 import type { Message } from './protocol/message.js';
 import type { Counters } from './protocol/report.js';
 import type { SessionStream } from './streams.js';
+import type { Subscription } from './subscription.js';
 import type { Transport } from './transport/link.js';
 
 /** What a session is doing. While it moves from one link to another it stays `open`. */
@@ -30,7 +31,7 @@ export interface TransportChange {
   readonly reason: string;
 }
 
-/** A new session took the place of one that could not go on: what was not acknowledged may be lost, and so are its streams. Subscriptions go on by themselves. */
+/** A new session took the place of one that could not go on: what was not acknowledged may be lost, and so are its streams and requests. Subscriptions go on by themselves. */
 export interface GapInfo {
   readonly previousId: string;
   readonly id: string;
@@ -46,6 +47,8 @@ export interface SessionEvents {
   datagram: Uint8Array<ArrayBuffer>;
   /** The server opened a stream. One that nobody listens for is stopped and reset, with code 0. */
   stream: SessionStream;
+  /** The server has subscribed the session to a channel by itself. Not asked for again by a new session in the place of this one. */
+  subscription: Subscription;
   transport: TransportChange;
   gap: GapInfo;
   state: State;

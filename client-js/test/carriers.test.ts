@@ -265,7 +265,7 @@ describe('webtransport', () => {
     const { wt, down, frames } = await transported({
       webtransport: { url: 'https://a.test:4433/rt/webtransport', certificateHashes: ['AQI='] },
     });
-    expect(wt.url).toBe('https://a.test:4433/rt/webtransport?v=1&token=secret');
+    expect(wt.url).toBe('https://a.test:4433/rt/webtransport?v=1&token=secret&marks=1');
     expect(wt.options).toEqual({
       protocols: ['throughline.v1'],
       serverCertificateHashes: [{ algorithm: 'sha-256', value: Uint8Array.of(1, 2) }],

@@ -3,10 +3,19 @@
 import { describe, expect, it } from 'vitest';
 import * as op from '../src/protocol/channels.js';
 import { CODE_NAMES, ProtocolError } from '../src/protocol/close.js';
-import { MAX_CHANNEL_HEADER } from '../src/protocol/limits.js';
-import { encodeMessage, type Message } from '../src/protocol/message.js';
+import { MAX_CONTROL_HEADER } from '../src/protocol/limits.js';
+import {
+  CHANNEL,
+  contentFields,
+  decodeControl,
+  encodeControl,
+  encodeFields,
+  encodeMessage,
+  type Field,
+  type Message,
+} from '../src/protocol/message.js';
 import { Writer } from '../src/protocol/varint.js';
-import { type Asked, decodeRequest, encodeChannelMessage, encodeSaid } from './hub.js';
+import { type Asked, decodeRequest, encodeChannelMessage, encodeSaid, encodeState } from './hub.js';
 import { bytesOf, data, Peer } from './peer.js';
 import { type Bytes, bytes, comparable, hex, load, messageOf, type VectorMessage } from './vectors.js';
 
@@ -15,9 +24,11 @@ type Fields = { op: string; epoch?: number; offset?: number; data?: VectorMessag
 interface Vectors {
   valid: { why: string; bytes: Bytes; message: Fields; canonical?: boolean }[];
   invalid: { why: string; bytes: Bytes }[];
+  states: Vectors['valid'];
+  invalid_states: Vectors['invalid'];
 }
 
-const { valid, invalid } = load<Vectors>('channels.json');
+const { valid, invalid, states, invalid_states: invalidStates } = load<Vectors>('channels.json');
 const OPS = [
   'SUBSCRIBE',
   'UNSUBSCRIBE',
@@ -28,13 +39,20 @@ const OPS = [
   'PUBLICATION',
   'UNSUBSCRIBED',
   'SKIPPED',
+  'SNAPSHOT',
+  'VALUE',
+  'SETTLED',
+  'SET',
+  'HISTORY',
+  'PAGE',
+  'ADDED',
 ];
+const ASKED = ['SUBSCRIBE', 'UNSUBSCRIBE', 'PUBLISH', 'SET', 'HISTORY'];
 
 describe('valid', () => {
   for (const { why, bytes: raw, message, canonical = true } of valid) {
     const body = bytes(raw);
-    const number = OPS.indexOf(message.op) + 1;
-    if (number <= op.PUBLISH) {
+    if (ASKED.includes(message.op)) {
       it(`${why}: written, and not the server's to say`, () => {
         const asked = decodeRequest(body);
         expect(toVector(asked)).toEqual(comparing(message));
@@ -68,7 +86,8 @@ describe('invalid', () => {
   it('whatever is cut off, or put behind', () => {
     for (const { bytes: raw, message } of valid) {
       const body = bytes(raw);
-      const fixed = OPS.indexOf(message.op) + 1 > op.PUBLISH && message.op !== 'PUBLICATION';
+      const open = message.op === 'PUBLICATION' || (message.op === 'VALUE' && message.data);
+      const fixed = !ASKED.includes(message.op) && !open;
       for (let length = 0; fixed && length < body.length; length++) {
         expect(codeOf(() => op.decodeChannel(body.subarray(0, length)))).toBe('MALFORMED_MESSAGE');
       }
@@ -77,6 +96,24 @@ describe('invalid', () => {
       }
     }
   });
+});
+
+describe('the payload of STATE', () => {
+  for (const { why, bytes: raw, message, canonical = true } of states) {
+    it(why, () => {
+      const value = op.decodeState(bytes(raw));
+      expect(toVector({ op: op.VALUE, ...value })).toEqual(comparing(message));
+      if (canonical) {
+        expect(hex(encodeState(value))).toBe(hex(bytes(raw)));
+      }
+    });
+  }
+
+  for (const { why, bytes: raw } of invalidStates) {
+    it(why, () => {
+      expect(codeOf(() => op.decodeState(bytes(raw)))).toBe('MALFORMED_FRAME');
+    });
+  }
 });
 
 it('whatever comes is read, or is malformed, and reads the same when it is written again', () => {
@@ -102,10 +139,11 @@ it('whatever comes is read, or is malformed, and reads the same when it is writt
 });
 
 it('the fields of a request come back out of its bytes, whatever its number', () => {
-  for (const request of [1, 63, 64, 16_383, 16_384, 2 ** 30, Number.MAX_SAFE_INTEGER]) {
+  for (const id of [1, 63, 64, 16_383, 16_384, 2 ** 30, Number.MAX_SAFE_INTEGER]) {
     for (const length of [0, 1, 50, 70, 17_000]) {
-      const fields = op.requestFields(bytesOf('room:42'), [0], new Uint8Array(length).fill(9));
-      expect(op.fieldsOf(op.encodeRequest(op.PUBLISH, request, fields))).toEqual(fields);
+      const fields = encodeFields('room:42', 0, new Uint8Array(length).fill(9));
+      const encoded = encodeControl(CHANNEL, op.PUBLISH, id, fields);
+      expect(decodeControl(encoded)).toEqual({ op: op.PUBLISH, id, fields });
     }
   }
 });
@@ -143,9 +181,9 @@ describe('in stream 0', () => {
   it.each([
     ['one that is empty', Uint8Array.of(2, 0), 'MALFORMED_MESSAGE'],
     ['one that cannot be read', Uint8Array.of(2, 1, 7), 'MALFORMED_MESSAGE'],
-    ['the next kind', Uint8Array.of(3, 1), 'MALFORMED_MESSAGE'],
-    ['as long as may be', header(100 + MAX_CHANNEL_HEADER), undefined],
-    ['a byte more', header(101 + MAX_CHANNEL_HEADER), 'MESSAGE_TOO_LARGE'],
+    ['the next kind but one', Uint8Array.of(4, 1), 'MALFORMED_MESSAGE'],
+    ['as long as may be', header(100 + MAX_CONTROL_HEADER), undefined],
+    ['a byte more', header(101 + MAX_CONTROL_HEADER), 'MESSAGE_TOO_LARGE'],
   ])('%s', (_, raw, code) => {
     const peer = new Peer();
     peer.open({ maxMessage: 100 });
@@ -170,14 +208,30 @@ function header(length: number): Uint8Array {
 }
 
 /** As a client writes it. */
-function encode({ op: kind, request, channel, since, data: content = '' }: Asked): Uint8Array {
-  const text = typeof content === 'string';
-  const rest: Record<Asked['op'], [number[], Uint8Array?]> = {
-    [op.SUBSCRIBE]: [since ? [1, since.epoch, since.offset] : [0]],
-    [op.UNSUBSCRIBE]: [[]],
-    [op.PUBLISH]: [[text ? 1 : 0], text ? bytesOf(content) : content],
+function encode({
+  op: kind,
+  request,
+  channel,
+  since,
+  about,
+  key = '',
+  data: content,
+  ...rest
+}: Asked): Uint8Array {
+  const position = since ? [since.epoch, since.offset] : [];
+  const flags = Number(since !== undefined);
+  const fields: Record<Asked['op'], Field[]> = {
+    [op.SUBSCRIBE]: [
+      flags + 2 * Number(about !== undefined),
+      ...position,
+      ...(about === undefined ? [] : [about]),
+    ],
+    [op.UNSUBSCRIBE]: [],
+    [op.PUBLISH]: contentFields(content),
+    [op.SET]: [key, ...contentFields(content)],
+    [op.HISTORY]: [flags + 2 * Number(rest.newest), ...position, rest.limit ?? 0],
   };
-  return op.encodeRequest(kind, request, op.requestFields(bytesOf(channel), ...rest[kind]));
+  return encodeControl(CHANNEL, kind, request, encodeFields(channel, ...fields[kind]));
 }
 
 /** Without the kind and the length of the message. */
@@ -203,11 +257,25 @@ function toVector(message: op.ChannelMessage | Asked): object {
     ...(position as object),
     ...(since as object),
     ...(content !== undefined && { data: comparable(content as Message) }),
+    ...('publications' in fields && {
+      publications: (fields['publications'] as op.Publication[]).map(({ offset, data }) => ({
+        offset,
+        data: comparable(data),
+      })),
+    }),
   };
 }
 
 function comparing({ data: content, ...fields }: Fields): object {
-  return content ? { ...fields, data: messageOf(content) } : fields;
+  return {
+    ...fields,
+    ...(content && { data: messageOf(content) }),
+    ...('publications' in fields && {
+      publications: (fields['publications'] as { offset: number; data: VectorMessage }[]).map(
+        ({ offset, data }) => ({ offset, data: messageOf(data) }),
+      ),
+    }),
+  };
 }
 
 /** The code of what it throws. Anything but a ProtocolError is a mistake. */

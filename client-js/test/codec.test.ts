@@ -4,6 +4,7 @@ import { decodePacket, frameDecoder } from '../src/protocol/codec.js';
 import {
   ACK,
   END,
+  EXPIRES,
   type Frame,
   GOAWAY,
   PING,
@@ -15,7 +16,9 @@ import {
   writeClose,
   writeDatagram,
   writeFields,
+  writeState,
   writeStreamHeader,
+  writeToken,
 } from '../src/protocol/frames.js';
 import { Writer } from '../src/protocol/varint.js';
 import { type Bytes, bytes, fromVector, hex, load, plain, toVector, type VectorFrame } from './vectors.js';
@@ -180,6 +183,15 @@ function encode(frame: Frame): Uint8Array {
       break;
     case 'goaway':
       writeFields(out, GOAWAY, frame.delayMs);
+      break;
+    case 'state':
+      writeState(out, frame.data);
+      break;
+    case 'token':
+      writeToken(out, frame.token);
+      break;
+    case 'expires':
+      writeFields(out, EXPIRES, frame.inMs);
       break;
     case 'welcome':
       throw new Error('not written by a client');

@@ -67,6 +67,7 @@ class Pair {
         session: 's',
         key: 'k',
         resumed: this.#links > 1,
+        marked: false,
         link: this.#links,
         timeUs: this.now * 1000,
         heartbeatMs: 10_000,
@@ -76,6 +77,7 @@ class Pair {
         limit: this.#links > 1 ? 0 : 262_144,
         streams: 100,
         windowMs: 1,
+        expiresMs: 0,
       };
       machine.handleFrame(this.now, { type: 'welcome', welcome });
     }
@@ -187,7 +189,7 @@ function act(side: Side, who: number, random: Random): void {
     case 1:
       if (random(2)) {
         const publication = { number: 1, offset: ++side.published, data: new Uint8Array(random(3000)) };
-        machine.sendRequest(encodeChannelMessage({ op: PUBLICATION, ...publication }));
+        machine.sendControl(encodeChannelMessage({ op: PUBLICATION, ...publication }));
       }
       machine.send(true, new TextEncoder().encode(`message ${side.sent++} ${'x'.repeat(random(3000))}`));
       break;

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { decodeChannel } from '../src/protocol/channels.js';
 import { CODE_NAMES, ProtocolError } from '../src/protocol/close.js';
 import { DEFAULT_MAX_MESSAGE } from '../src/protocol/limits.js';
-import { assembler, encodeMessage } from '../src/protocol/message.js';
+import { assembler, CHANNEL, encodeMessage } from '../src/protocol/message.js';
+import { decodeRequest } from '../src/protocol/requests.js';
 import { type Bytes, bytes, comparable, hex, load, messageOf, type VectorMessage } from './vectors.js';
 
 interface Messages {
@@ -65,10 +66,12 @@ function assemble(pieces: Uint8Array[], max = DEFAULT_MAX_MESSAGE): { found: str
   try {
     for (const piece of pieces) {
       messages.push(piece, (item) => {
-        if ('channel' in item) {
-          decodeChannel(item.channel);
-        } else {
+        if ('message' in item) {
           found.push(comparable(item.message));
+        } else if (item.kind === CHANNEL) {
+          decodeChannel(item.body);
+        } else {
+          decodeRequest(item.body);
         }
       });
     }

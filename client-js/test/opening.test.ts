@@ -6,7 +6,14 @@ import { World } from './world.js';
 
 interface Vector {
   why: string;
-  fields: { version: number; session?: string; key?: string; received?: [number, number][]; token?: string };
+  fields: {
+    version: number;
+    session?: string;
+    key?: string;
+    received?: [number, number][];
+    token?: string;
+    marks?: boolean;
+  };
   query?: string;
   protocols?: string[];
   headers?: [string, string][];
@@ -17,7 +24,7 @@ const { valid } = load<{ valid: Vector[] }>('opening.json');
 
 describe('the fields of an opening', () => {
   for (const { why, fields, query, protocols, headers, canonical = true } of valid) {
-    const { session, key, received, token } = fields;
+    const { session, key, received, token, marks } = fields;
     // Only stream 0 exists for this client, and its tokens can travel on every transport.
     const ours =
       canonical &&
@@ -34,7 +41,9 @@ describe('the fields of an opening', () => {
             : { session, key, received: (received ?? []).map((pair) => pair.join('.')).join('_') },
         token,
       };
-      expect(new URL(openingUrl('https://a.test/rt/webtransport', opening)).search).toBe(`?${query}`);
+      // This client always asks for marks.
+      const asking = marks ? query : `${query}&marks=1`;
+      expect(new URL(openingUrl('https://a.test/rt/webtransport', opening)).search).toBe(`?${asking}`);
       expect(openingProtocols(opening)).toEqual(protocols);
       const lower = (pairs: [string, string][]) => pairs.map(([name, value]) => [name.toLowerCase(), value]);
       expect(lower(Object.entries(openingHeaders(opening)))).toEqual(lower(headers ?? []));

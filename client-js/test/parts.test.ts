@@ -189,6 +189,7 @@ describe('explain', () => {
     moves: [],
     doubts: '',
     climbInMs: Infinity,
+    credentials: '',
     now: 60_000,
   } as const;
 

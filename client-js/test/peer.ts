@@ -25,6 +25,7 @@ export class Peer {
         session: 'session',
         key: 'key',
         resumed: this.#links++ > 0,
+        marked: false,
         link: this.#links,
         timeUs: this.now * 1000,
         heartbeatMs: 10_000,
@@ -34,6 +35,7 @@ export class Peer {
         limit: 262_144,
         streams: 100,
         windowMs: 120_000,
+        expiresMs: 0,
         ...welcome,
       },
     });

@@ -1,15 +1,16 @@
 // A server for tests, in simulated time: sessions that outlive their links, over links with a latency each way
 // that can be blocked, cut, and turned into black holes. It echoes streams, keeps the messages that come, and has
-// channels.
+// channels, and asks and answers requests.
 
 import type { Environment } from '../src/environment.js';
 import type { ConnectOptions } from '../src/options.js';
-import type { ChannelMessage } from '../src/protocol/channels.js';
+import type { ChannelMessage, Value } from '../src/protocol/channels.js';
 import { protocolClose } from '../src/protocol/close.js';
 import { decodePacket } from '../src/protocol/codec.js';
 import {
   ACK,
   DONE,
+  EXPIRES,
   type Frame,
   PONG,
   STREAMS,
@@ -18,10 +19,12 @@ import {
   writeClose,
   writeDatagram,
   writeFields,
+  writeState,
 } from '../src/protocol/frames.js';
 import { ReceivingHalf, SendingHalf, StreamError } from '../src/protocol/half.js';
 import { STREAM_CHUNK, WINDOW } from '../src/protocol/limits.js';
-import { assembler, encodeMessage, type Message } from '../src/protocol/message.js';
+import { assembler, CHANNEL, encodeMessage, type Message } from '../src/protocol/message.js';
+import { decodeRequest, type RequestMessage } from '../src/protocol/requests.js';
 import { StreamReceiver, StreamSender } from '../src/protocol/stream.js';
 import { Writer } from '../src/protocol/varint.js';
 import { Session } from '../src/session.js';
@@ -36,7 +39,8 @@ import {
   type TransportKind,
 } from '../src/transport/link.js';
 import type { Opening } from '../src/transport/opening.js';
-import { encodeChannelMessage, Hub, type Subscriber } from './hub.js';
+import { encodeChannelMessage, encodeState, Hub, type Subscriber } from './hub.js';
+import { encodeRequestMessage } from './requests.js';
 import type { World } from './world.js';
 
 /** How one transport is doing. */
@@ -54,15 +58,21 @@ export class Server {
   readonly conditions: Record<Transport, Condition>;
   readonly links: ServerLink[] = [];
   readonly kinds: TransportKind[];
-  readonly hub = new Hub();
+  readonly hub: Hub;
   /** Whether it reads, and echoes, what comes on streams. */
   reads = true;
   /** Whether links over webtransport give native streams. */
   givesStreams = true;
+  /** How long a value that goes as a datagram takes beyond the link's own time, in milliseconds; `null`: it is lost. */
+  wanders: () => number | null = () => 0;
+  /** What it does about requests, and about tokens. */
+  asked: (session: ServerSession, message: RequestMessage) => void = () => {};
+  presented: (session: ServerSession, token: string) => void = () => {};
   /** What WELCOME says. */
   welcome: Partial<Welcome> = {};
 
   constructor(readonly world: World) {
+    this.hub = new Hub(world);
     const condition = (): Condition => ({ latencyMs: 10, opening: 'works', hollow: false });
     this.conditions = {
       webtransport: condition(),
@@ -165,6 +175,7 @@ export class ServerLink implements Link {
       session: session.id,
       key: 'key',
       resumed: known !== undefined,
+      marked: false,
       link: this.number,
       timeUs: server.world.now() * 1000,
       heartbeatMs: 10_000,
@@ -174,6 +185,7 @@ export class ServerLink implements Link {
       limit: session.receiver.received + WINDOW,
       streams: 100,
       windowMs: 120_000,
+      expiresMs: 0,
       ...server.welcome,
     };
     this.#down(() => {
@@ -266,6 +278,10 @@ export class ServerSession implements Subscriber {
   current: ServerLink | undefined;
   /** Messages in the order in which they came. */
   readonly messages: Message[] = [];
+  /** What came about requests, in order. */
+  readonly requests: RequestMessage[] = [];
+  /** Tokens that came, beside those of openings. */
+  readonly tokens: string[] = [];
   readonly receiver = new StreamReceiver(WINDOW);
   readonly #assembler = assembler(4_194_304);
   readonly #sender = new StreamSender(0, WINDOW);
@@ -285,6 +301,30 @@ export class ServerSession implements Subscriber {
   sayChannel(message: ChannelMessage): void {
     this.#sender.push(encodeChannelMessage(message));
     this.#work();
+  }
+
+  sayState(value: Value): void {
+    const link = this.current;
+    const late = this.server.wanders();
+    if (late !== null) {
+      this.server.world.timer(late, () => {
+        const out = new Writer();
+        writeState(out, encodeState(value));
+        link?.say(out);
+      });
+    }
+  }
+
+  sayRequest(message: RequestMessage): void {
+    this.#sender.push(encodeRequestMessage(message));
+    this.#work();
+  }
+
+  /** What the client has authenticated with is good for so long. */
+  sayExpires(inMs: number): void {
+    const out = new Writer();
+    writeFields(out, EXPIRES, inMs);
+    this.current?.say(out);
   }
 
   sendDatagram(bytes: Uint8Array): void {
@@ -355,13 +395,21 @@ export class ServerSession implements Subscriber {
           stream.receiving.data(frame.offset, frame.data);
         } else {
           this.#assembler.push(this.receiver.accept(frame.offset, frame.data), (item) => {
-            if ('channel' in item) {
-              this.server.hub.ask(this, item.channel);
-            } else {
+            if ('message' in item) {
               this.messages.push(item.message);
+            } else if (item.kind === CHANNEL) {
+              this.server.hub.ask(this, item.body);
+            } else {
+              const request = decodeRequest(item.body);
+              this.requests.push(request);
+              this.server.asked(this, request);
             }
           });
         }
+        break;
+      case 'token':
+        this.tokens.push(frame.token);
+        this.server.presented(this, frame.token);
         break;
       case 'ack':
         if (frame.stream === 0) {

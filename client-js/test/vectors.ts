@@ -41,6 +41,7 @@ const NUMBER_KEYS: Record<string, string> = {
   idleMs: 'idle',
   maxMessage: 'max_message',
   windowMs: 'window',
+  expiresMs: 'expires',
 };
 
 /** Our frame in the notation of the files, with all bytes in plain hex. */
@@ -67,6 +68,10 @@ export function toVector(frame: Frame): VectorFrame {
       return { type: 'PONG', id: frame.id, time: frame.timeUs };
     case 'goaway':
       return { type: 'GOAWAY', delay: frame.delayMs };
+    case 'state':
+      return { type: 'STATE', data: hex(frame.data) };
+    case 'expires':
+      return { type: 'EXPIRES', in: frame.inMs };
     default:
       // The fields have the same names on both sides.
       return { ...frame, type: frame.type.toUpperCase() };
@@ -79,6 +84,8 @@ export function plain(frame: VectorFrame): VectorFrame {
     ...frame,
     ...('data' in frame && { data: hexOf(frame['data'] as Bytes) }),
     ...(frame.type === 'WELCOME' && {
+      marked: frame['marked'] ?? false,
+      expires: frame['expires'] ?? 0,
       session: toBase64Url(bytes(frame['session'] as string)),
       key: toBase64Url(bytes(frame['key'] as string)),
     }),
@@ -89,7 +96,7 @@ export function fromVector(frame: VectorFrame): Frame {
   const it = plain(frame) as unknown as Record<string, never>;
   switch (frame.type) {
     case 'WELCOME': {
-      const { type: _, time, heartbeat, idle, max_message, window, ...rest } = it;
+      const { type: _, time, heartbeat, idle, max_message, window, expires, ...rest } = it;
       const welcome = {
         ...rest,
         timeUs: time,
@@ -97,6 +104,7 @@ export function fromVector(frame: VectorFrame): Frame {
         idleMs: idle,
         maxMessage: max_message,
         windowMs: window,
+        expiresMs: expires,
       };
       return { type: 'welcome', welcome: welcome as never };
     }
@@ -131,6 +139,11 @@ export function fromVector(frame: VectorFrame): Frame {
       return { type: 'pong', id: it['id'] ?? 0, timeUs: it['time'] ?? 0 };
     case 'GOAWAY':
       return { type: 'goaway', delayMs: it['delay'] ?? 0 };
+    case 'STATE':
+      return { type: 'state', data: bytes(frame['data'] as Bytes) };
+    case 'EXPIRES':
+      return { type: 'expires', inMs: it['in'] ?? 0 };
+    case 'TOKEN':
     case 'END':
     case 'RESET':
     case 'STOP':

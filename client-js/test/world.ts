@@ -176,6 +176,7 @@ export class FakeLink implements Link {
       session: `session-${sessions}`,
       key: 'key',
       resumed: false,
+      marked: false,
       link: 1,
       timeUs: this.world.now() * 1000,
       heartbeatMs: 10_000,
@@ -185,6 +186,7 @@ export class FakeLink implements Link {
       limit: 262_144,
       streams: 100,
       windowMs: 120_000,
+      expiresMs: 0,
       ...fields,
     };
     this.handlers.frame({ type: 'welcome', welcome });

@@ -1,8 +1,9 @@
-// Channel messages (SPEC section 10): what a client asks, and what a server says.
+// Channel messages (SPEC sections 10 and 10.1): what a client asks, and what a server says.
 
-import { ProtocolError } from './close.js';
-import { CHANNEL, decodeMessage, type Message } from './message.js';
-import { Reader, varintLength, Writer } from './varint.js';
+import { type CodeName, ProtocolError } from './close.js';
+import { MAX_NAME } from './limits.js';
+import { type Message, readContent, readMessage } from './message.js';
+import { Reader } from './varint.js';
 
 export const SUBSCRIBE = 1;
 export const UNSUBSCRIBE = 2;
@@ -13,6 +14,13 @@ export const FAILED = 6;
 export const PUBLICATION = 7;
 export const UNSUBSCRIBED = 8;
 export const SKIPPED = 9;
+export const SNAPSHOT = 10;
+export const VALUE = 11;
+export const SETTLED = 12;
+export const SET = 13;
+export const HISTORY = 14;
+export const PAGE = 15;
+export const ADDED = 16;
 
 /** Why a request failed, or a subscription ended: the number of a name is its place in this list. */
 export const CHANNEL_CODES = [
@@ -25,6 +33,9 @@ export const CHANNEL_CODES = [
   'ALREADY_SUBSCRIBED',
   'UNAVAILABLE',
   'TOO_SLOW',
+  'WRONG_KIND',
+  'TOO_MANY_KEYS',
+  'TOO_FAST',
 ] as const;
 
 /** Name of one of the codes of channels. */
@@ -36,57 +47,111 @@ export interface Position {
   readonly offset: number;
 }
 
+/** What was published, and its place. */
+export interface Publication {
+  readonly data: Message;
+  readonly offset: number;
+}
+
+/** A change in a channel of state. */
+export interface Value {
+  readonly number: number;
+  readonly offset: number;
+  readonly key: string;
+  /** `undefined`: the key was removed. */
+  readonly data: Message | undefined;
+}
+
+/** What SUBSCRIBED and ADDED have in common. */
+interface Begun {
+  readonly number: number;
+  /** It is a channel of state. */
+  readonly state: boolean;
+  readonly position: Position;
+}
+
 /** What a server says. */
 export type ChannelMessage =
-  | {
-      readonly op: typeof SUBSCRIBED;
-      readonly request: number;
-      readonly number: number;
-      readonly recovered: boolean;
-      readonly position: Position;
-    }
+  | ({ readonly op: typeof SUBSCRIBED; readonly request: number; readonly recovered: boolean } & Begun)
+  | ({ readonly op: typeof ADDED; readonly channel: string } & Begun)
   | { readonly op: typeof DONE; readonly request: number; readonly position: Position }
   | { readonly op: typeof FAILED; readonly request: number; readonly code: number; readonly reason: string }
   | {
-      readonly op: typeof PUBLICATION;
-      readonly number: number;
-      readonly offset: number;
-      readonly data: Message;
+      readonly op: typeof PAGE;
+      readonly request: number;
+      readonly complete: boolean;
+      readonly more: boolean;
+      readonly position: Position;
+      readonly publications: readonly Publication[];
     }
+  | ({ readonly op: typeof PUBLICATION; readonly number: number } & Publication)
   | {
       readonly op: typeof UNSUBSCRIBED;
       readonly number: number;
       readonly code: number;
       readonly reason: string;
     }
-  | { readonly op: typeof SKIPPED; readonly number: number; readonly offset: number };
+  | { readonly op: typeof SNAPSHOT; readonly number: number }
+  | ({ readonly op: typeof VALUE } & Value)
+  | { readonly op: typeof SKIPPED | typeof SETTLED; readonly number: number; readonly offset: number };
 
 /** Reads the body of a channel message; throws ProtocolError. */
 export function decodeChannel(body: Uint8Array): ChannelMessage {
-  const fields = new Reader(body, () => new ProtocolError('MALFORMED_MESSAGE', 'malformed channel message'));
+  const fields = reader('MALFORMED_MESSAGE', body);
   const int = () => fields.int();
   const position = (): Position => ({ epoch: int(), offset: int() });
-  const reason = () => fields.text(fields.take(int()));
   const op = int();
   const about = int();
   let message: ChannelMessage;
   switch (op) {
-    case SUBSCRIBED:
-      message = { op, request: about, number: int(), recovered: int() % 2 === 1, position: position() };
+    case SUBSCRIBED: {
+      const number = int();
+      const flags = int();
+      const begun = { number, state: flags % 4 > 1, position: position() };
+      message = { op, request: about, recovered: flags % 2 === 1, ...begun };
+      break;
+    }
+    case ADDED:
+      message = {
+        op,
+        number: about,
+        channel: fields.string(),
+        state: int() % 4 > 1,
+        position: position(),
+      };
       break;
     case DONE:
       message = { op, request: about, position: position() };
       break;
     case FAILED:
-      message = { op, request: about, code: int(), reason: reason() };
+      message = { op, request: about, code: int(), reason: fields.string() };
       break;
+    case PAGE: {
+      const flags = int();
+      const newest = position();
+      const publications: Publication[] = [];
+      for (let left = int(); left > 0; left--) {
+        const offset = int();
+        publications.push({ offset, data: readMessage(fields, int(), fields.take(int())) });
+      }
+      const said = { complete: flags % 2 === 1, more: flags % 4 > 1, position: newest, publications };
+      message = { op, request: about, ...said };
+      break;
+    }
     case PUBLICATION:
-      message = { op, number: about, offset: int(), data: decodeMessage(int(), fields.rest()) };
+      message = { op, number: about, offset: int(), data: readMessage(fields, int(), fields.rest()) };
       break;
     case UNSUBSCRIBED:
-      message = { op, number: about, code: int(), reason: reason() };
+      message = { op, number: about, code: int(), reason: fields.string() };
+      break;
+    case SNAPSHOT:
+      message = { op, number: about };
+      break;
+    case VALUE:
+      message = { op, ...readValue(about, fields) };
       break;
     case SKIPPED:
+    case SETTLED:
       message = { op, number: about, offset: int() };
       break;
     default:
@@ -96,38 +161,19 @@ export function decodeChannel(body: Uint8Array): ChannelMessage {
   return message;
 }
 
-/** What follows the number of a request: the channel's name, numbers, data. */
-export function requestFields(
-  channel: Uint8Array,
-  numbers: readonly number[] = [],
-  data: Uint8Array = new Uint8Array(0),
-): Uint8Array {
-  const out = new Writer(channel.length + data.length + 32);
-  out.varint(channel.length);
-  out.bytes(channel);
-  for (const number of numbers) {
-    out.varint(number);
-  }
-  out.bytes(data);
-  return out.finish();
+/** Reads the value that came as a datagram; throws ProtocolError. */
+export function decodeState(payload: Uint8Array): Value {
+  const fields = reader('MALFORMED_FRAME', payload);
+  return readValue(fields.int(), fields);
 }
 
-/** The bytes that stand for a request in stream 0, the header of the message included. */
-export function encodeRequest(op: number, request: number, fields: Uint8Array): Uint8Array {
-  const out = new Writer(fields.length + 18);
-  out.u8(CHANNEL);
-  out.varint(1 + varintLength(request) + fields.length);
-  out.u8(op);
-  out.varint(request);
-  out.bytes(fields);
-  return out.finish();
+function readValue(number: number, fields: Reader): Value {
+  const offset = fields.int();
+  const key = fields.take(fields.int());
+  fields.check(key.length <= MAX_NAME);
+  return { number, offset, key: fields.text(key), data: readContent(fields) };
 }
 
-/** The fields of a request from its bytes in stream 0. */
-export function fieldsOf(encoded: Uint8Array): Uint8Array {
-  const reader = new Reader(encoded, () => new RangeError());
-  for (let skipped = 0; skipped < 4; skipped++) {
-    reader.int(); // kind and length of the message, op, number
-  }
-  return reader.rest();
+function reader(code: CodeName, body: Uint8Array): Reader {
+  return new Reader(body, () => new ProtocolError(code, 'malformed channel message'));
 }

@@ -2,8 +2,8 @@
 
 import { toBase64Url } from './base64.js';
 import { type Close, ProtocolError } from './close.js';
-import { MAX_DATAGRAM, MAX_REASON, MAX_U32 } from './limits.js';
-import { Reader, varintLength, Writer } from './varint.js';
+import { MAX_DATAGRAM, MAX_REASON, MAX_TOKEN, MAX_U32 } from './limits.js';
+import { Reader, readVarint, varintLength, Writer } from './varint.js';
 
 /** The content of WELCOME (SPEC section 3.1). */
 export interface Welcome {
@@ -13,6 +13,8 @@ export interface Welcome {
   /** The secret that lets its holder resume the session, as text of 22 characters. */
   readonly key: string;
   readonly resumed: boolean;
+  /** Whether native datagrams of the server on this link begin with a mark (SPEC section 5). */
+  readonly marked: boolean;
   /** Number of this link within the session, from 1. */
   readonly link: number;
   /** The server's clock, in microseconds since the Unix epoch. */
@@ -29,6 +31,8 @@ export interface Welcome {
   readonly streams: number;
   /** How long the server keeps a session without a link, in milliseconds. */
   readonly windowMs: number;
+  /** How long what the client has authenticated with is good for, in milliseconds; 0: for ever. */
+  readonly expiresMs: number;
 }
 
 /** One frame. Byte arrays are views that are valid until the next bytes are decoded. */
@@ -45,7 +49,12 @@ export type Frame =
   | { readonly type: 'stop'; readonly stream: number; readonly code: number }
   | { readonly type: 'streams'; readonly limit: number }
   | { readonly type: 'taken'; readonly count: number }
-  | { readonly type: 'goaway'; readonly delayMs: number };
+  | { readonly type: 'goaway'; readonly delayMs: number }
+  /** A value of a channel of state. */
+  | { readonly type: 'state'; readonly data: Uint8Array }
+  | { readonly type: 'token'; readonly token: string }
+  /** 0: what the client has authenticated with does not end. */
+  | { readonly type: 'expires'; readonly inMs: number };
 
 const WELCOME = 1;
 const CLOSE = 2;
@@ -60,6 +69,9 @@ export const STOP = 10;
 export const STREAMS = 11;
 export const TAKEN = 12;
 export const GOAWAY = 13;
+const STATE = 14;
+const TOKEN = 15;
+export const EXPIRES = 16;
 
 /** `received` of an ACK that confirms END or RESET. */
 export const DONE = Number.MAX_SAFE_INTEGER;
@@ -68,6 +80,8 @@ export const DONE = Number.MAX_SAFE_INTEGER;
 export const MAX_STREAM_HEADER = 21;
 /** Bytes of a frame of varints, at most: ACK, with three of them. */
 export const MAX_FIELDS_FRAME = 26;
+/** Bytes that a TOKEN frame takes, at most. */
+export const MAX_TOKEN_FRAME = MAX_TOKEN + 3;
 /** Bytes that a DATAGRAM frame needs beside its data, at most. */
 export const MAX_DATAGRAM_HEADER = 3;
 
@@ -83,11 +97,16 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
   let frame: Frame;
   switch (kind) {
     case WELCOME: {
+      const version = int();
+      const session = toBase64Url(fields.take(16));
+      const key = toBase64Url(fields.take(16));
+      const flags = int();
       const welcome: Welcome = {
-        version: int(),
-        session: toBase64Url(fields.take(16)),
-        key: toBase64Url(fields.take(16)),
-        resumed: int() % 2 === 1,
+        version,
+        session,
+        key,
+        resumed: flags % 2 === 1,
+        marked: flags % 4 > 1,
         link: int(),
         timeUs: int(),
         heartbeatMs: int(),
@@ -97,6 +116,8 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
         limit: int(),
         streams: int(),
         windowMs: int(),
+        // Servers of before do not say it.
+        expiresMs: fields.isOver ? 0 : int(),
       };
       fields.check(welcome.heartbeatMs > 0 && welcome.idleMs > 0);
       // Bytes after the known fields are for later versions.
@@ -123,8 +144,15 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
       frame = { type: 'ack', stream: int(), received: int(), limit: int() };
       break;
     case DATAGRAM:
+    case STATE:
       checkDatagram(payload);
-      return { type: 'datagram', data: payload };
+      return { type: kind === STATE ? 'state' : 'datagram', data: payload };
+    case TOKEN:
+      fields.check(payload.length > 0 && payload.length <= MAX_TOKEN);
+      return { type: 'token', token: fields.text(payload) };
+    case EXPIRES:
+      frame = { type: 'expires', inMs: int() };
+      break;
     case PING:
       frame = { type: 'ping', id: int() };
       break;
@@ -156,6 +184,18 @@ export function decodeFrame(kind: number, payload: Uint8Array): Frame {
   return frame;
 }
 
+/** A native datagram of the server's as the frame that it stands for; `undefined` when its mark is none that is known. */
+export function readDatagram(
+  bytes: Uint8Array,
+  marked: boolean,
+): Extract<Frame, { readonly type: 'datagram' | 'state' }> | undefined {
+  const mark = marked ? readVarint(bytes, 0) : { value: 0, end: 0 };
+  if (mark?.value !== 0 && mark?.value !== 1) {
+    return;
+  }
+  return { type: mark.value ? 'state' : 'datagram', data: bytes.subarray(mark.end) };
+}
+
 /** Throws ProtocolError for a datagram that is too long. */
 export function checkDatagram({ length }: Uint8Array): void {
   if (length > MAX_DATAGRAM) {
@@ -163,7 +203,7 @@ export function checkDatagram({ length }: Uint8Array): void {
   }
 }
 
-/** Writes a frame whose fields are all varints: any but WELCOME, CLOSE, STREAM and DATAGRAM. */
+/** Writes a frame whose fields are all varints: any but WELCOME, CLOSE, STREAM, DATAGRAM, STATE and TOKEN. */
 export function writeFields(out: Writer, kind: number, ...fields: number[]): void {
   const payload = new Writer();
   for (const field of fields) {
@@ -174,6 +214,15 @@ export function writeFields(out: Writer, kind: number, ...fields: number[]): voi
 
 export function writeDatagram(out: Writer, data: Uint8Array): void {
   writeFrame(out, DATAGRAM, data);
+}
+
+/** Writes what a server says of a value: `payload` are the fields of VALUE from its number on. */
+export function writeState(out: Writer, payload: Uint8Array): void {
+  writeFrame(out, STATE, payload);
+}
+
+export function writeToken(out: Writer, token: string): void {
+  writeFrame(out, TOKEN, new TextEncoder().encode(token));
 }
 
 /** Everything of a STREAM frame but its `length` bytes of data. */

@@ -26,10 +26,18 @@ export const STREAMS_POOL = 1_048_576;
 export const SERVER_STREAMS = 100;
 /** Longest message body until WELCOME says otherwise, in bytes. */
 export const DEFAULT_MAX_MESSAGE = 4 * 1_048_576;
-/** What a channel message may have beyond its data, in bytes: four numbers and the name of a channel take less than a third. */
-export const MAX_CHANNEL_HEADER = 1_024;
-/** Longest name of a channel, in bytes of UTF-8. */
-export const MAX_CHANNEL_NAME = 255;
+/** What a channel message or a request message may have beyond its data, in bytes: numbers, names and keys take less. */
+export const MAX_CONTROL_HEADER = 1_024;
+/** Longest name of a channel, key of a value and method of a request, in bytes of UTF-8. */
+export const MAX_NAME = 255;
+/** Longest `about` of a subscription, in bytes of UTF-8. */
+export const MAX_ABOUT = 512;
+/** Most publications that are asked for at once. */
+export const MAX_HISTORY = 1_000;
+/** Requests of one side that are under way at once, at most. */
+export const MAX_REQUESTS = 100;
+/** Bytes of an answer in parts that may come before their receiver says that it has taken any. */
+export const ANSWER_CREDIT = 65_536;
 /** Most datagrams that wait to be sent, one per key: more keys than this push out the oldest. */
 export const MAX_OUTGOING_DATAGRAMS = 64;
 /** Longest time that an ACK waits for company, in milliseconds. */

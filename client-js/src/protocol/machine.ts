@@ -8,7 +8,7 @@
 //
 // `now` is always in milliseconds since the Unix epoch, from a clock that never goes back.
 
-import { decodeChannel } from './channels.js';
+import { decodeChannel, decodeState } from './channels.js';
 import { type Close, closeName, ProtocolError, protocolClose } from './close.js';
 import { DatagramCredit } from './credit.js';
 import { type DatagramKey, DatagramSlots } from './datagrams.js';
@@ -20,15 +20,19 @@ import {
   MAX_DATAGRAM_HEADER,
   MAX_FIELDS_FRAME,
   MAX_STREAM_HEADER,
+  MAX_TOKEN_FRAME,
+  readDatagram,
   type Welcome,
   writeClose,
   writeDatagram,
   writeFields,
+  writeToken,
 } from './frames.js';
 import { Heartbeat } from './heartbeat.js';
 import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_REASON, QUIET_MS, STREAM_CHUNK, WINDOW } from './limits.js';
 import { assembler, CHANNEL, encodeMessage, type Message } from './message.js';
 import type { Counters, Gap, LinkTraits, MachineEvent } from './report.js';
+import { decodeRequest } from './requests.js';
 import { StreamReceiver, StreamSender } from './stream.js';
 import { Streams } from './streams.js';
 import { Writer } from './varint.js';
@@ -78,6 +82,8 @@ export class Machine {
   #leaveAt = Infinity;
   #isLeaving = false;
   #isReady = false;
+  /** A token that the server is to authenticate the client with from now on. */
+  #token: string | undefined;
 
   /** `quietMs`: how long it may be quiet after traffic before a PING asks whether the link still lives. */
   constructor(quietMs = QUIET_MS) {
@@ -102,6 +108,7 @@ export class Machine {
     this.#credit.linkOpened();
     this.#streams.linkOpened(nativeStreams);
     this.#isReady = false;
+    this.#token = undefined; // the link's opening has carried the newest
     this.#ackAt = Infinity;
   }
 
@@ -152,7 +159,7 @@ export class Machine {
       return; // there is no newer link yet
     }
     // What is about the other link alone says nothing here.
-    if (!['welcome', 'ping', 'pong', 'taken'].includes(frame.type)) {
+    if (!['welcome', 'ping', 'pong', 'taken', 'expires'].includes(frame.type)) {
       this.#handle(now, frame, undefined);
     }
   }
@@ -181,7 +188,17 @@ export class Machine {
   handleDatagram(now: number, bytes: Uint8Array): void {
     this.heard(now, bytes.length);
     this.#heartbeat.traffic(now, true);
-    this.#guarded(now, () => this.#receiveDatagram(bytes, 0));
+    this.handleLateDatagram(now, bytes, this.#welcome?.marked === true);
+  }
+
+  /** A native datagram arrived on the link that was the current one before; `marked` as its WELCOME says. */
+  handleLateDatagram(now: number, bytes: Uint8Array, marked: boolean): void {
+    this.#guarded(now, () => {
+      const frame = readDatagram(bytes, marked);
+      if (frame) {
+        this.#receiveDatagram(frame, 0);
+      }
+    });
   }
 
   /** What arrived could not be read, or is against the rules of its carrier: the session ends. */
@@ -237,6 +254,7 @@ export class Machine {
       this.#heartbeat.write(now, out);
       const quiet = out.length;
       this.#writeGoaway(out);
+      this.#writeToken(max, out);
       this.#credit.write(out);
       if (this.#welcome?.resumed && this.#receiver.isDue) {
         // On a further link: what the server may not know goes before what it may have.
@@ -306,7 +324,7 @@ export class Machine {
 
   event(): MachineEvent | undefined {
     const event = this.#events.shift();
-    if (event?.type === 'datagram' && event.link === this.#links) {
+    if (event && 'link' in event && event.link === this.#links) {
       this.#credit.took();
     }
     return event;
@@ -330,10 +348,15 @@ export class Machine {
     this.counters.messagesOut++;
   }
 
-  /** Takes a request about channels to send, as `encodeRequest` made it. */
-  sendRequest(encoded: Uint8Array): void {
+  /** Takes a message of the protocol's own to send, as `encodeControl` made it. */
+  sendControl(encoded: Uint8Array): void {
     this.#sender.push(encoded);
     this.counters.messagesOut++;
+  }
+
+  /** Takes a new token to send on this link, in the place of one that has not left. */
+  sendToken(token: string): void {
+    this.#token = token;
   }
 
   /** Takes a datagram to send: of those with the same key, the newest is sent. */
@@ -379,9 +402,9 @@ export class Machine {
       : undefined;
   }
 
-  /** The requests about channels of which no byte was ever sent, as they were given. */
-  get unsentRequests(): Uint8Array[] {
-    return this.#sender.neverSent().filter(([kind]) => kind === CHANNEL);
+  /** The messages of the protocol's own of which no byte was ever sent, as they were given. */
+  get unsentControl(): Uint8Array[] {
+    return this.#sender.neverSent().filter(isControl);
   }
 
   get bufferedBytes(): number {
@@ -454,13 +477,16 @@ export class Machine {
         const receiver = this.#receiver;
         this.#assembler.push(receiver.accept(frame.offset, frame.data), (item) => {
           this.counters.messagesIn++;
-          if ('channel' in item) {
-            this.#events.push({ type: 'channel', message: decodeChannel(item.channel) });
-            return; // its credit is free at once
+          if ('message' in item) {
+            const { message, cost } = item;
+            receiver.queued(cost);
+            this.#messages.push({ message, taken: () => receiver.queued(-cost) });
+          } else if (item.kind === CHANNEL) {
+            // Its credit is free at once, and that of a request.
+            this.#events.push({ type: 'channel', message: decodeChannel(item.body) });
+          } else {
+            this.#events.push({ type: 'request', message: decodeRequest(item.body) });
           }
-          const { message, cost } = item;
-          receiver.queued(cost);
-          this.#messages.push({ message, taken: () => receiver.queued(-cost) });
         });
         this.#planAck(now, receiver.hasNews);
         break;
@@ -469,7 +495,11 @@ export class Machine {
         this.#sender.acknowledge(frame.received, frame.limit);
         break;
       case 'datagram':
-        this.#receiveDatagram(frame.data, way ? this.#links : 0);
+      case 'state':
+        this.#receiveDatagram(frame, way ? this.#links : 0);
+        break;
+      case 'expires':
+        this.#events.push({ type: 'expires', inMs: frame.inMs });
         break;
       case 'ping':
         this.#heartbeat.handlePing(frame.id);
@@ -519,8 +549,8 @@ export class Machine {
         const keptBytes = this.#kept.reduce((sum, chunk) => sum + chunk.length, 0);
         gap = { previousId, unacknowledgedBytes: old.buffered - keptBytes };
         // Requests have numbers of the session: their owner asks anew.
-        unsent = this.#kept.filter(([kind]) => kind === CHANNEL);
-        this.#kept = this.#kept.filter(([kind]) => kind !== CHANNEL);
+        unsent = this.#kept.filter(isControl);
+        this.#kept = this.#kept.filter((chunk) => !isControl(chunk));
         this.#streams = this.#newStreams();
         this.#streams.linkOpened(this.#nativeStreams);
       } else {
@@ -544,11 +574,13 @@ export class Machine {
     return new Streams((id) => this.#events.push({ type: 'stream', id }));
   }
 
-  #receiveDatagram(bytes: Uint8Array, link: number): void {
-    checkDatagram(bytes);
+  #receiveDatagram({ type, data }: { type: 'datagram' | 'state'; data: Uint8Array }, link: number): void {
+    checkDatagram(data);
     if (this.#phase === 'open') {
       this.counters.datagramsIn++;
-      this.#events.push({ type: 'datagram', bytes: bytes.slice(), link });
+      this.#events.push(
+        type === 'state' ? { type, value: decodeState(data), link } : { type, bytes: data.slice(), link },
+      );
     }
   }
 
@@ -583,6 +615,13 @@ export class Machine {
     if (this.#isLeaving && !this.#isReady && this.#sender.isAcknowledged && this.#streams.isAcknowledged) {
       this.#isReady = true;
       writeFields(out, GOAWAY, 0);
+    }
+  }
+
+  #writeToken(max: number, out: Writer): void {
+    if (this.#token && (!out.length || out.length + MAX_TOKEN_FRAME <= max)) {
+      writeToken(out, this.#token);
+      this.#token = undefined;
     }
   }
 
@@ -646,4 +685,9 @@ export class Machine {
       this.#events.push({ type: 'closed', close });
     }
   }
+}
+
+/** Whether a message is the protocol's own, by its first byte. */
+function isControl([kind = 0]: Uint8Array): boolean {
+  return kind >= CHANNEL;
 }

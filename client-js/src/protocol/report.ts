@@ -1,19 +1,26 @@
 // What a machine and its owner tell each other beside frames.
 
-import type { ChannelMessage } from './channels.js';
+import type { ChannelMessage, Value } from './channels.js';
 import type { Close } from './close.js';
+import type { RequestMessage } from './requests.js';
 
 /** What the owner gets to see. */
 export type MachineEvent =
   /**
    * WELCOME has arrived. `gap` says what was lost when it opened another session than the one before, and `unsent`
-   * then, which requests about channels had never left on that.
+   * then, which messages of the protocol's own had never left on that.
    */
   | { readonly type: 'opened'; readonly gap: Gap | undefined; readonly unsent: readonly Uint8Array[] }
   /** The server said something about channels. */
   | { readonly type: 'channel'; readonly message: ChannelMessage }
+  /** The server asks, or answers. */
+  | { readonly type: 'request'; readonly message: RequestMessage }
   /** `link`: which link's credit it holds until it is taken; 0 for none. */
   | { readonly type: 'datagram'; readonly bytes: Uint8Array<ArrayBuffer>; readonly link: number }
+  /** A value of a channel of state came as a datagram; `link` as there. */
+  | { readonly type: 'state'; readonly value: Value; readonly link: number }
+  /** How long the new token is good for; 0: for ever. */
+  | { readonly type: 'expires'; readonly inMs: number }
   /** The server has opened a stream. */
   | { readonly type: 'stream'; readonly id: number }
   /** The link may be dead: it is time to open another. And: something was heard again. */

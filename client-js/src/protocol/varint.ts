@@ -121,8 +121,17 @@ export class Reader {
     }
   }
 
+  /** Text behind its length. */
+  string(): string {
+    return this.text(this.take(this.int()));
+  }
+
+  get isOver(): boolean {
+    return this.#at === this.#bytes.length;
+  }
+
   /** Nothing may follow. */
   end(): void {
-    this.check(this.#at === this.#bytes.length);
+    this.check(this.isOver);
   }
 }

@@ -49,7 +49,7 @@ export function openingProtocols({ resumption, token }: Opening): string[] {
 /** The URL of a WebTransport session: the query of its CONNECT is inside QUIC, where no proxy reads it. */
 export function openingUrl(endpoint: string, { resumption, token }: Opening): string {
   const url = new URL(endpoint);
-  const fields: Fields = { v: 1, ...resumption, ...(token !== undefined && { token }) };
+  const fields: Fields = { v: 1, ...resumption, ...(token !== undefined && { token }), marks: 1 };
   for (const [name, value] of Object.entries(fields)) {
     url.searchParams.set(name, `${value}`);
   }
