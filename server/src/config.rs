@@ -5,6 +5,7 @@
 //! `"1m 30s"`), sizes are in bytes, as their names say. What both sides of the wire must agree on is no knob: it
 //! is in the protocol crate's `limits`.
 
+mod auth;
 mod duration;
 mod load;
 mod validate;
@@ -19,6 +20,7 @@ use std::{
 use ipnet::IpNet;
 use serde::Deserialize;
 
+pub use auth::{AuthConfig, AuthKey, ClaimNames, Secret, TokenAlgorithm};
 pub use load::ConfigError;
 
 /// The configuration of a server.
@@ -48,6 +50,8 @@ pub struct Config {
     pub channels: ChannelsConfig,
     /// Channels over plain HTTP, for clients without our library.
     pub http: HttpConfig,
+    /// Tokens: who a client is, and what he may do.
+    pub auth: AuthConfig,
 }
 
 /// Channels over plain HTTP.
@@ -302,6 +306,7 @@ impl Default for Config {
             limits: Limits::default(),
             channels: ChannelsConfig::default(),
             http: HttpConfig::default(),
+            auth: AuthConfig::default(),
         }
     }
 }

@@ -28,6 +28,7 @@
 //! what an application holds; [`Server::hub`] has the [`Channel`]s that sessions subscribe to. The wire is specified in `protocol/SPEC.md`.
 
 mod admission;
+pub mod auth;
 mod certificates;
 mod client_ip;
 mod config;

@@ -11,6 +11,7 @@ use std::{
 use serde::Serialize;
 use throughline::{
     Application, Config, Event, Server, Session, StartError,
+    auth::{AuthError, Tokens},
     demo::{self, Arena},
 };
 use throughline_certs::{Certificate, DevCertificates, base64, default_folder, hex, javascript, rfc3339};
@@ -47,6 +48,7 @@ const DEMO_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) fn demo(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
     let mut config = Config::load(None).map_err(Failure::usage)?;
     config.application = Application::Arena;
+    config.auth.anonymous = true;
     config.limits.heartbeat_interval = DEMO_HEARTBEAT_INTERVAL;
     if let Some(Listen(address)) = arguments.tcp {
         config.tcp.listen = address;
@@ -95,11 +97,13 @@ fn run(config: Config, as_json: bool) -> Result<ExitCode, Failure> {
         let mut signals =
             Signals::listen().map_err(|error| Failure::machine(format!("cannot listen for signals: {error}")))?;
         let drain_timeout = config.limits.drain_timeout;
-        let is_tls = config.tcp.tls;
-        let server = start(config).await.map_err(|error| match error {
-            StartError::Config(_) => Failure::usage(error),
-            _ => Failure::machine(error),
-        })?;
+        let (is_tls, has_a_way_in) = (config.tcp.tls, Tokens::let_anybody_in(&config.auth));
+        let server = start(config).await?;
+        if !has_a_way_in {
+            tracing::warn!(
+                "nobody can come in: the configuration has neither keys for tokens (auth.keys, auth.jwks_url) nor auth.anonymous = true"
+            );
+        }
         let ready = Ready::new(&server, is_tls);
         say(&if as_json { json(&ready) } else { ready.text() });
 
@@ -115,8 +119,17 @@ fn run(config: Config, as_json: bool) -> Result<ExitCode, Failure> {
     ended
 }
 
-async fn start(config: Config) -> Result<Server, StartError> {
-    let builder = Server::builder();
+/// The built-in applications know nobody: tokens say who comes in, and what he may do beyond what namespaces allow everybody.
+async fn start(config: Config) -> Result<Server, Failure> {
+    // Its files are small, and nobody is served yet.
+    let tokens = Tokens::new(&config.auth).map_err(|error| match error {
+        AuthError::Read { .. } => Failure::machine(error),
+        _ => Failure::usage(error),
+    })?;
+    let (authenticate, authorize, channels) = (tokens.clone(), tokens, config.channels.clone());
+    let builder = Server::builder()
+        .authenticate(move |open| authenticate.authenticate(open))
+        .authorize(move |who, action| action.allowed_by(&channels).or_else(|_| authorize.authorize(who, action)));
     let builder = match config.application {
         Application::Echo => builder.on_session(echo),
         Application::Arena => {
@@ -124,7 +137,10 @@ async fn start(config: Config) -> Result<Server, StartError> {
             builder.routes(demo::assets()).on_session(move |session| arena.clone().play(session))
         }
     };
-    builder.config(config).start().await
+    builder.config(config).start().await.map_err(|error| match error {
+        StartError::Config(_) => Failure::usage(error),
+        _ => Failure::machine(error),
+    })
 }
 
 /// Sends everything back.

@@ -1,9 +1,9 @@
-use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+use std::{fmt::Display, net::IpAddr, ops::RangeInclusive, time::Duration};
 
 use throughline_protocol::channel;
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, TokenAlgorithm};
 use crate::origin::OriginPolicy;
 
 const KIB: usize = 1024;
@@ -75,6 +75,7 @@ impl Config {
             path("http.base", base)?;
             apart("http.base", base, &[("base", &self.base)])?;
         }
+        self.validate_auth()?;
         for origin in &self.origins {
             let fine = OriginPolicy::new([origin]).is_ok();
             check("origins", origin, fine, "scheme://host or scheme://host:port, or *")?;
@@ -87,6 +88,53 @@ impl Config {
         let filter = EnvFilter::try_new(&self.log.filter).is_ok();
         check("log.filter", &self.log.filter, filter, "a list such as info,throughline=debug")
     }
+}
+
+impl Config {
+    fn validate_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        time("auth.jwks_refresh", auth.jwks_refresh, Duration::from_secs(10)..=24 * 60 * MINUTE)?;
+        time("auth.leeway", auth.leeway, Duration::ZERO..=10 * MINUTE)?;
+        if let Some(url) = &auth.jwks_url {
+            let fine = "a URL with https, or with http on this machine, and without a password";
+            check("auth.jwks_url", url, jwks_url_is_fine(url), fine)?;
+        }
+        if let Some(cookie) = &auth.cookie {
+            // A token of RFC 9110.
+            let fine = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            check("auth.cookie", cookie, !cookie.is_empty() && cookie.bytes().all(fine), "the name of a cookie")?;
+        }
+        let claims = &auth.claims;
+        for (key, name) in [
+            ("auth.claims.user", &claims.user),
+            ("auth.claims.info", &claims.info),
+            ("auth.claims.channels", &claims.channels),
+        ] {
+            check(key, "\"\"", !name.is_empty(), "the name of a claim")?;
+        }
+        for key in &auth.keys {
+            let secrets = [key.secret.is_some(), key.secret_file.is_some()];
+            let public_keys = [key.public_key.is_some(), key.public_key_file.is_some()];
+            let (wanted, others, allowed) = match key.algorithm {
+                TokenAlgorithm::HS256 => (secrets, public_keys, "one of `secret` and `secret_file`"),
+                _ => (public_keys, secrets, "one of `public_key` and `public_key_file`"),
+            };
+            let fine = (wanted[0] != wanted[1]) && !others.contains(&true);
+            check("auth.keys", &format!("a key of {:?} with something else", key.algorithm), fine, allowed)?;
+        }
+        Ok(())
+    }
+}
+
+/// Keys that anybody between here and there could have put in are no keys.
+fn jwks_url_is_fine(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| {
+        let host = url.host_str().unwrap_or_default();
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let is_here = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
+        let is_plain = url.username().is_empty() && url.password().is_none();
+        is_plain && (url.scheme() == "https" || url.scheme() == "http" && is_here)
+    })
 }
 
 fn count<N: PartialOrd + Display>(key: &'static str, value: N, range: RangeInclusive<N>) -> Result<(), ConfigError> {
@@ -139,7 +187,7 @@ fn base_is_fine(base: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Namespace;
+    use crate::config::{AuthKey, Namespace};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -215,8 +263,54 @@ mod tests {
         let namespaces = [("room".to_owned(), namespace)].into();
         assert!(refused(|config| config.channels.namespaces = namespaces).contains("*.history_age is 500ms"));
         assert!(refused(|config| config.origins = vec!["example.com".into()]).contains("origins is example.com"));
+        assert!(refused(|config| config.auth.jwks_refresh = 9 * SECOND).contains("auth.jwks_refresh is 9s"));
+        assert!(refused(|config| config.auth.leeway = 601 * SECOND).contains("auth.leeway"));
+        assert!(refused(|config| config.auth.cookie = Some("a b".into())).contains("auth.cookie is a b"));
+        assert!(refused(|config| config.auth.claims.user = String::new()).contains("auth.claims.user is \"\""));
         assert!(refused(|config| config.log.filter = "a=b=c".into()).contains("log.filter"));
         assert!(refused(|config| config.quic.advertised_port = Some(0)).contains("advertised_port"));
+    }
+
+    #[test]
+    fn a_key_has_what_its_algorithm_needs_and_nothing_else() {
+        let secret = AuthKey::secret("s");
+        let public = AuthKey::public(TokenAlgorithm::ES256, "p");
+        let file = Some("f".into());
+        for key in [
+            AuthKey { secret: None, ..secret.clone() },
+            AuthKey { secret_file: file.clone(), ..secret.clone() },
+            AuthKey { public_key_file: file.clone(), ..secret.clone() },
+            AuthKey { algorithm: TokenAlgorithm::EdDSA, ..secret.clone() },
+            AuthKey { public_key: None, ..public.clone() },
+            AuthKey { public_key_file: file.clone(), ..public.clone() },
+            AuthKey { secret_file: file, ..public.clone() },
+        ] {
+            assert!(refused(|config| config.auth.keys = vec![key]).contains("auth.keys is a key of "));
+        }
+        let mut config = Config::default();
+        config.auth.keys = vec![secret, public];
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn keys_are_fetched_only_where_nobody_can_change_them() {
+        for url in [
+            "keys",
+            "http://a.test/keys",
+            "ftp://localhost/keys",
+            "https://user@a.test/",
+            "http://10.0.0.1/",
+            "https://",
+            "http://localhost.a.test/",
+            "http://127.0.0.1.a.test/",
+        ] {
+            assert!(refused(|config| config.auth.jwks_url = Some(url.into())).contains("auth.jwks_url is"), "{url}");
+        }
+        for url in ["https://a.test/k?x=1", "http://localhost:1/", "http://127.0.0.1/", "http://[::1]:80/keys"] {
+            let mut config = Config::default();
+            config.auth.jwks_url = Some(url.into());
+            config.validate().unwrap();
+        }
     }
 
     #[test]

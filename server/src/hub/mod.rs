@@ -61,6 +61,22 @@ pub enum Action<'a> {
     },
 }
 
+impl Action<'_> {
+    /// Whether the channel's namespace allows that to every client: what counts without [`Builder::authorize`](crate::Builder::authorize), and what a decision of
+    /// one's own may begin with.
+    ///
+    /// # Errors
+    /// [`Denied`], if it does not.
+    pub fn allowed_by(self, channels: &ChannelsConfig) -> Result<(), Denied> {
+        let namespace = |name| channels.namespace(channel::namespace(name));
+        let (is_allowed, what) = match self {
+            Action::Subscribe { channel } => (namespace(channel).subscribe, "subscribe to"),
+            Action::Publish { channel } => (namespace(channel).publish, "publish in"),
+        };
+        if is_allowed { Ok(()) } else { Err(Denied::new(format!("clients may not {what} this channel"))) }
+    }
+}
+
 /// Why a client may not do what it wants.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -268,11 +284,7 @@ impl Inner {
         if let Some(authorize) = &self.authorize {
             return authorize(who, action);
         }
-        let (is_allowed, what) = match action {
-            Action::Subscribe { channel } => (self.namespace(channel).subscribe, "subscribe to"),
-            Action::Publish { channel } => (self.namespace(channel).publish, "publish in"),
-        };
-        if is_allowed { Ok(()) } else { Err(Denied::new(format!("clients may not {what} this channel"))) }
+        action.allowed_by(&self.config)
     }
 
     /// The topic of a channel, for somebody who is about to subscribe: it stays until [`Inner::release`] is called.

@@ -78,6 +78,11 @@ impl Rejection {
         Self::new(StatusCode::TOO_MANY_REQUESTS, Code::LimitReached, reason).retry_after(retry_after)
     }
 
+    /// 503: it cannot be decided now; the client comes back after `retry_after`.
+    pub fn unavailable(reason: impl Into<String>, retry_after: Duration) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::InternalError, reason).retry_after(retry_after)
+    }
+
     pub(crate) fn new(status: StatusCode, code: Code, reason: impl Into<String>) -> Self {
         Self { status, code, reason: reason.into(), retry_after: None }
     }
