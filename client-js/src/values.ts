@@ -16,9 +16,12 @@ export class Values {
   /** Offsets of removals, the newest last: a value that was sent before may still come. */
   readonly #removed = new Map<string, number>();
   #snapshot = 0;
+  /** What is not held did not exist at this offset: news of it that are not newer are out of date. */
+  #settled = 0;
 
   /** SUBSCRIBED: offsets of before say nothing any more. */
   begin(): void {
+    this.#settled = 0;
     this.#removed.clear();
     for (const known of this.#known.values()) {
       known.offset = 0;
@@ -38,42 +41,39 @@ export class Values {
       // Also by an older value: the key was there when the snapshot was made.
       known.snapshot = snapshot;
     }
-    if (offset <= (known?.offset ?? this.#removed.get(key) ?? 0)) {
+    if (offset <= (known?.offset ?? this.#removed.get(key) ?? this.#settled)) {
       return;
     }
+    this.#removed.delete(key);
     if (data !== undefined) {
-      this.#removed.delete(key);
       this.#known.set(key, { offset, snapshot });
       this.held.set(key, data);
-    } else {
-      this.#remove(key, offset);
-      if (!known) {
-        return;
-      }
+      return { key, data, offset };
     }
-    return { key, data, offset };
-  }
-
-  /** SETTLED: what is still in doubt does not exist, unless it is newer than the snapshot. Returns what has changed. */
-  settle(offset: number): Change[] {
-    const gone: Change[] = [];
-    for (const [key, known] of this.#known) {
-      if (known.snapshot < this.#snapshot && known.offset <= offset) {
-        this.#remove(key, known.offset);
-        gone.push({ key, data: undefined, offset });
-      }
-    }
-    return gone;
-  }
-
-  #remove(key: string, offset: number): void {
-    this.#known.delete(key);
-    this.held.delete(key);
-    this.#removed.delete(key);
     this.#removed.set(key, offset);
     if (this.#removed.size > MAX_REMOVALS) {
       const [oldest = ''] = this.#removed.keys();
       this.#removed.delete(oldest);
     }
+    return this.#forget(key, offset);
+  }
+
+  /** SETTLED: what is still in doubt does not exist, unless it is newer than the snapshot. Returns what has changed. */
+  settle(offset: number): Change[] {
+    this.#settled = offset;
+    for (const [key, removed] of this.#removed) {
+      if (removed <= offset) {
+        this.#removed.delete(key);
+      }
+    }
+    const doubtful = [...this.#known].filter(
+      ([, known]) => known.snapshot < this.#snapshot && known.offset <= offset,
+    );
+    return doubtful.flatMap(([key]) => this.#forget(key, offset) ?? []);
+  }
+
+  #forget(key: string, offset: number): Change | undefined {
+    this.held.delete(key);
+    return this.#known.delete(key) ? { key, data: undefined, offset } : undefined;
   }
 }
