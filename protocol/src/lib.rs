@@ -6,7 +6,7 @@
 //!
 //! - [`frame`]: what the frames are, and their bytes. [`codec`]: frames out of a stream of bytes.
 //! - [`machine`]: one session: the message stream, credit, datagrams, heartbeat, close.
-//! - [`channel`]: what is said about channels, inside messages.
+//! - [`channel`] and [`request`]: what is said about channels, and about requests, inside messages.
 //! - [`limits`] and [`close`]: every bound, and every reason to end.
 
 pub mod channel;
@@ -19,6 +19,7 @@ pub mod limits;
 pub mod machine;
 pub mod message;
 pub mod packet;
+pub mod request;
 pub mod stream;
 pub mod varint;
 
@@ -29,11 +30,12 @@ pub use datagram::{Datagram, Mark, StateDatagram, StateSlot, TooLarge};
 pub use frame::{Frame, FrameError, Token, Welcome};
 pub use id::{ResumeKey, SessionId};
 pub use machine::{
-    Candidate, Config, Event, HeldByStreams, LinkTraits, Machine, Micros, OpenStreamError, Refused, Role,
-    SendDatagramError, Stats, StreamError, StreamRead, TrySendError,
+    ArrivedRequest, Candidate, Config, Event, HeldByStreams, LinkTraits, Machine, Micros, OpenStreamError, Refused,
+    Role, SendDatagramError, Stats, StreamError, StreamRead, TrySendError,
 };
 pub use message::Message;
 pub use packet::Packet;
+pub use request::{RequestCode, RequestMessage};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u64 = 1;

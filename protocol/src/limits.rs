@@ -51,6 +51,24 @@ pub const MAX_CHANNEL_REASON: usize = 512;
 /// read: so answers of at most 64 KiB come on top of the buffer.
 pub const MAX_CHANNEL_ANSWERS: usize = 64;
 
+/// How much longer the body of a request message may be than an application's: whatever may be sent as a message can be asked with, and answered.
+pub const MAX_REQUEST_OVERHEAD: usize = 1_024;
+
+/// Longest method of a request, in bytes of UTF-8: as a name of a channel.
+pub const MAX_METHOD: usize = 255;
+
+/// Longest reason in a request message that we write, in bytes: with the numbers before it, within [`MAX_REQUEST_OVERHEAD`].
+pub const MAX_REQUEST_REASON: usize = 512;
+
+/// Requests of one side that may be under way at once in a session: more than a page asks for in one go, and few enough to remember for everybody.
+pub const MAX_REQUESTS: usize = 100;
+
+/// Answers and other words about requests that may wait beyond a full buffer in one session, before further request messages are read.
+pub const MAX_REQUEST_ANSWERS: usize = 100;
+
+/// Bytes of chunks that may be sent before the first MORE: a packet or two are under way while the first ones are looked at.
+pub const CHUNK_WINDOW: u64 = 65_536;
+
 /// What waits in the message stream to be sent or acknowledged while it counts as little, in bytes: one STREAM frame of the size that is recommended. A path
 /// of 50 ms and 2.5 Mbit/s has as much under way.
 pub const FRESH_BYTES: u64 = STREAM_CHUNK as u64;

@@ -5,7 +5,8 @@
 //!    ([`Machine::handle_frame`], [`Machine::handle_datagram`], [`Machine::handle_violation`]);
 //! 2. calls [`Machine::handle_timeout`] when the time of [`Machine::poll_timeout`] has come;
 //! 3. after each of these asks for [`Machine::poll_transmit`] and [`Machine::poll_datagram`] while the link takes more, and
-//!    for [`Machine::poll_event`] while the application does, and [`Machine::poll_channel`] while whoever handles channels does.
+//!    for [`Machine::poll_event`] while the application does, and [`Machine::poll_channel`], [`Machine::poll_state`] and [`Machine::poll_request`] while whoever handles channels and requests
+//!    does.
 //!
 //! A session outlives its links. A server's owner lets its client open further ones with [`Machine::offer`], and [`Machine::adopt`]s the one that the client chooses. A client's owner opens them,
 //! waits for WELCOME, and says [`Machine::link_opened`] of the one that it chooses. What arrives on other links is not the machine's, but for what
@@ -23,6 +24,7 @@ mod inbox;
 mod leaving;
 mod links;
 mod receive;
+mod requests;
 mod send;
 mod streams;
 mod transmit;
@@ -41,10 +43,12 @@ use credit::Credit;
 use heartbeat::Heartbeat;
 use inbox::{Arrived, Inbox};
 use leaving::Leaving;
+use requests::Requests;
 use streams::Streams;
 
 pub use config::Config;
 pub use links::{Candidate, LinkTraits, Refused};
+pub use requests::ArrivedRequest;
 pub use send::{SendDatagramError, TrySendError};
 pub use streams::{HeldByStreams, OpenStreamError, StreamError, StreamRead};
 
@@ -163,6 +167,7 @@ pub struct Machine {
     credit: Credit,
     inbox: Inbox,
     answers: Answers,
+    requests: Requests,
     streams: Streams,
     leaving: Leaving,
     credentials: Credentials,
@@ -210,6 +215,7 @@ impl Machine {
             credit: Credit::default(),
             inbox: Inbox::default(),
             answers: Answers::default(),
+            requests: Requests::default(),
             streams: Streams::new(role, &config),
             leaving: Leaving::default(),
             credentials: Credentials::default(),

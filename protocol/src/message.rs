@@ -4,15 +4,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 
 use crate::close::{Close, Code};
-use crate::limits::MAX_CHANNEL_OVERHEAD;
+use crate::limits::{MAX_CHANNEL_OVERHEAD, MAX_REQUEST_OVERHEAD};
 use crate::varint::{self, Decoded};
 
 pub(crate) const KIND_BINARY: u64 = 0;
 pub(crate) const KIND_TEXT: u64 = 1;
 pub(crate) const KIND_CHANNEL: u64 = 2;
+pub(crate) const KIND_REQUEST: u64 = 3;
 
 /// Bodies up to this many bytes are copied behind their header; a longer one stays shared, as a chunk of its own.
-const COPY_BELOW: usize = 1_024;
+pub(crate) const COPY_BELOW: usize = 1_024;
 
 /// One ordered, reliable unit of the message stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +139,8 @@ pub(crate) enum Whole {
     Message(Assembled),
     /// The body of a channel message, as a binary message.
     Channel(Assembled),
+    /// The body of a request message, as a binary message.
+    Request(Assembled),
 }
 
 /// A message, and what it cost of the stream's credit: header and body.
@@ -173,13 +176,15 @@ impl Assembler {
                     let max = match kind {
                         KIND_BINARY | KIND_TEXT => self.max_message,
                         KIND_CHANNEL => self.max_message.saturating_add(MAX_CHANNEL_OVERHEAD),
+                        KIND_REQUEST => self.max_message.saturating_add(MAX_REQUEST_OVERHEAD),
                         _ => {
                             let reason = format!("unknown kind of message {kind}");
                             return Err(Close::protocol(Code::MalformedMessage, reason));
                         }
                     };
-                    if kind == KIND_CHANNEL && length == 0 {
-                        return Err(Close::protocol(Code::MalformedMessage, "an empty channel message"));
+                    if matches!(kind, KIND_CHANNEL | KIND_REQUEST) && length == 0 {
+                        let reason = "an empty channel or request message";
+                        return Err(Close::protocol(Code::MalformedMessage, reason));
                     }
                     if length > max as u64 {
                         return Err(Close::protocol(
@@ -215,8 +220,11 @@ impl Assembler {
                         _ => Message::Binary(whole),
                     };
                     let assembled = Assembled { message, cost };
-                    let is_channel = kind == KIND_CHANNEL;
-                    return Ok(Some(if is_channel { Whole::Channel(assembled) } else { Whole::Message(assembled) }));
+                    return Ok(Some(match kind {
+                        KIND_CHANNEL => Whole::Channel(assembled),
+                        KIND_REQUEST => Whole::Request(assembled),
+                        _ => Whole::Message(assembled),
+                    }));
                 }
             }
         }

@@ -1,9 +1,17 @@
 //! SPEC.md and the constants agree. Close codes: `close.rs`.
 
 use throughline_protocol::frame::kind;
-use throughline_protocol::{ChannelCode, Config, VERSION, limits, varint};
+use throughline_protocol::{ChannelCode, Config, RequestCode, VERSION, limits, varint};
 
 const SPEC: &str = include_str!("../SPEC.md");
+
+/// The rows of the second table in the section of requests.
+fn request_codes() -> Vec<Vec<String>> {
+    let start = SPEC.find("\n## 11. Requests").expect("there is such a section");
+    let rows =
+        SPEC[start..].lines().skip_while(|line| !line.starts_with("| code |")).take_while(|line| line.starts_with('|'));
+    rows.skip(2).map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
 
 /// The rows of the table under the heading that begins with `heading`.
 fn table(heading: &str) -> Vec<Vec<String>> {
@@ -75,10 +83,26 @@ fn the_table_of_limits_has_these_values() {
         ("streams that a server may open before STREAMS".to_owned(), limits::INITIAL_CLIENT_STREAMS.to_string()),
         ("candidates of one session".to_owned(), limits::MAX_CANDIDATES.to_string()),
         ("name of a channel".to_owned(), format!("1 to {} bytes of UTF-8", limits::MAX_CHANNEL_NAME)),
+        ("key of a channel of state".to_owned(), format!("0 to {} bytes of UTF-8", limits::MAX_KEY)),
+        ("`about` of a subscription".to_owned(), format!("{} bytes of UTF-8", limits::MAX_ABOUT)),
         bytes("channel message, beyond its data", limits::MAX_CHANNEL_OVERHEAD),
+        bytes("request message, beyond its data", limits::MAX_REQUEST_OVERHEAD),
+        ("method of a request".to_owned(), format!("1 to {} bytes of UTF-8", limits::MAX_METHOD)),
+        ("requests of one side under way".to_owned(), limits::MAX_REQUESTS.to_string()),
+        bytes("chunks of an answer before MORE", limits::CHUNK_WINDOW as usize),
     ];
     let rows: Vec<(String, String)> = rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     assert_eq!(rows, expected);
+}
+
+#[test]
+fn the_table_of_request_codes_has_these_numbers_and_names() {
+    let rows: Vec<(String, String)> = request_codes().into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let mut expected = RequestCode::ALL.map(|code| ((code as u32).to_string(), code.name().to_owned())).to_vec();
+    expected.push((format!("{} and above", RequestCode::APPLICATION), String::new()));
+    assert_eq!(rows, expected);
+    assert!(RequestCode::ALL.into_iter().all(|code| RequestCode::from_number(code as u32) == Some(code)));
+    assert_eq!(RequestCode::from_number(RequestCode::ALL.len() as u32), None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `vectors/frames.json`, `invalid.json`, `messages.json` and `channels.json`.
+//! `vectors/frames.json`, `invalid.json`, `messages.json`, `channels.json` and `requests.json`.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::{FrameText, MessageText, Raw, code, encoded, folder, read};
 use serde::Deserialize;
 use throughline_protocol::{
     ChannelMessage, Close, Code, Config, Decoder, Event, Frame, FrameError, LinkTraits, Machine, Message, Position,
-    ResumeKey, SessionId, channel, varint,
+    RequestMessage, ResumeKey, SessionId, channel, request, varint,
 };
 
 #[derive(Deserialize)]
@@ -360,6 +360,71 @@ fn channel_messages_are_read_and_written_as_the_vectors_say() {
     for InvalidChannel { why, bytes } in file.invalid_states {
         let close = channel::decode_state(bytes.bytes()).expect_err(&why);
         assert_eq!(close, Close::protocol(Code::MalformedFrame, close.reason.clone()), "{why}");
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequestsFile {
+    #[serde(rename = "about")]
+    _about: String,
+    valid: Vec<ValidRequest>,
+    invalid: Vec<InvalidChannel>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ValidRequest {
+    why: String,
+    bytes: Raw,
+    message: RequestText,
+    #[serde(default = "yes")]
+    canonical: bool,
+}
+
+/// A request message as an object.
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "UPPERCASE", deny_unknown_fields)]
+enum RequestText {
+    Request { id: u64, method: String, data: Option<MessageText> },
+    Chunk { id: u64, data: MessageText },
+    Answer { id: u64, data: Option<MessageText> },
+    Error { id: u64, code: u32, reason: String },
+    Cancel { id: u64 },
+    More { id: u64, limit: u64 },
+}
+
+impl RequestText {
+    fn message(self) -> RequestMessage {
+        let message = |data: Option<MessageText>| data.map(|data| data.message());
+        match self {
+            Self::Request { id, method, data } => {
+                RequestMessage::Request { id, method: method.into(), data: message(data) }
+            }
+            Self::Chunk { id, data } => RequestMessage::Chunk { id, data: data.message() },
+            Self::Answer { id, data } => RequestMessage::Answer { id, data: message(data) },
+            Self::Error { id, code, reason } => RequestMessage::Error { id, code, reason: reason.into() },
+            Self::Cancel { id } => RequestMessage::Cancel { id },
+            Self::More { id, limit } => RequestMessage::More { id, limit },
+        }
+    }
+}
+
+#[test]
+fn request_messages_are_read_and_written_as_the_vectors_say() {
+    let file: RequestsFile = read(&folder().join("requests.json"));
+    for ValidRequest { why, bytes, message, canonical } in file.valid {
+        let (body, message) = (bytes.bytes(), message.message());
+        assert_eq!(request::decode(body.clone()).as_ref(), Ok(&message), "{why}");
+        // Around it there are the kind and the length of a message.
+        let mut whole = vec![3];
+        varint::encode(body.len() as u64, &mut whole);
+        whole.extend_from_slice(&body);
+        assert_eq!(message.encode().into_iter().flatten().collect::<Vec<_>>().concat() == whole, canonical, "{why}");
+    }
+    for InvalidChannel { why, bytes } in file.invalid {
+        let close = request::decode(bytes.bytes()).expect_err(&why);
+        assert_eq!(close, Close::protocol(Code::MalformedMessage, close.reason.clone()), "{why}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Messages and datagrams that wait for the application, in the order of their arrival; and channel messages, which wait for whoever handles those.
+//! Messages and datagrams that wait for the application, in the order of their arrival; and channel and request messages, and values of channels of state,
+//! which wait for whoever handles those.
 
 use std::collections::VecDeque;
 
@@ -20,6 +21,9 @@ const SMALL: usize = 64;
 pub(super) struct Inbox {
     messages: Queue,
     channels: Queue,
+    requests: Queue,
+    /// How many of the requests, one after the other, had how many messages before them.
+    requests_after: VecDeque<(u64, u64)>,
     /// Each with the number of messages that had arrived before it, and the link that wants to hear that it was taken.
     datagrams: VecDeque<(u64, Option<u64>, Bytes)>,
     /// Values of channels of state, each with the link that wants to hear that it was taken.
@@ -60,6 +64,38 @@ impl Inbox {
 
     pub(super) fn pop_channel(&mut self) -> Option<Assembled> {
         self.channels.pop()
+    }
+
+    /// Takes the body of a request message, as a message.
+    pub(super) fn push_request(&mut self, assembled: Assembled) {
+        self.requests.push(assembled);
+        match self.requests_after.back_mut() {
+            Some((count, after)) if *after == self.messages_arrived => *count += 1,
+            _ => self.requests_after.push_back((1, self.messages_arrived)),
+        }
+    }
+
+    /// The next of them, and how many messages had arrived before it.
+    pub(super) fn pop_request(&mut self) -> Option<(Assembled, u64)> {
+        let assembled = self.requests.pop()?;
+        let (count, after) = self.requests_after.front_mut()?;
+        let after = *after;
+        *count -= 1;
+        if *count == 0 {
+            self.requests_after.pop_front();
+        }
+        if self.requests_after.is_empty() {
+            self.requests_after = VecDeque::new(); // an idle session holds no buffer
+        }
+        Some((assembled, after))
+    }
+
+    pub(super) fn has_requests(&self) -> bool {
+        !self.requests.0.is_empty()
+    }
+
+    pub(super) fn messages_taken(&self) -> u64 {
+        self.messages_taken
     }
 
     /// Takes a datagram; `link` wants to hear when it is taken. Returns the link of an older one that made way for it.

@@ -79,7 +79,12 @@ impl Machine {
             self.end(shutting_down()); // nobody is there to be waited for
         }
         let ready = self.role == Role::Server && self.leaving.holding && matches!(self.phase, Phase::Open);
-        if ready && self.has_answered() && self.sender.all_acked() && self.streams.all_acked() {
+        if ready
+            && self.has_answered()
+            && self.has_answered_requests()
+            && self.sender.all_acked()
+            && self.streams.all_acked()
+        {
             self.close(now, shutting_down());
         }
     }

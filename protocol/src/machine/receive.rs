@@ -8,7 +8,7 @@ use crate::close::{Close, Code, Origin};
 use crate::datagram::{Mark, TooLarge};
 use crate::frame::{DONE, Frame};
 use crate::limits::{ACK_DELAY_US, MAX_DATAGRAM};
-use crate::message::{Assembled, Whole};
+use crate::message::Whole;
 use crate::varint;
 
 impl Machine {
@@ -166,12 +166,13 @@ impl Machine {
     fn message_data(&mut self, now: Micros, offset: u64, data: Bytes) -> Result<(), Close> {
         let mut fresh = self.receiver.accept(offset, data)?;
         while let Some(whole) = self.assembler.next(&mut fresh)? {
-            let (Whole::Message(Assembled { cost, .. }) | Whole::Channel(Assembled { cost, .. })) = &whole;
-            self.receiver.queued(*cost);
+            let (Whole::Message(assembled) | Whole::Channel(assembled) | Whole::Request(assembled)) = &whole;
+            self.receiver.queued(assembled.cost);
             self.stats.messages_in += 1;
             match whole {
                 Whole::Message(assembled) => self.inbox.push_message(assembled),
                 Whole::Channel(assembled) => self.inbox.push_channel(assembled),
+                Whole::Request(assembled) => self.inbox.push_request(assembled),
             }
         }
         if self.ack_at.is_none() && self.receiver.has_news() {
