@@ -56,10 +56,11 @@ pub use hub::{Action, Channel, Denied, HistoryError, Hub, PublishError};
 pub use listener::ListenError;
 pub use server::{Builder, Server, StartError};
 pub use session::{
-    Closed, Event, Identity, OpenStreamError, SendError, Session, Stream, StreamError, StreamReader, StreamWriter,
+    Answer, ChunkError, Closed, Event, Identity, OpenStreamError, Request, RequestError, SendError, Session, Stream,
+    StreamError, StreamReader, StreamWriter,
 };
 pub use throughline_protocol::channel::Position;
-pub use throughline_protocol::{Datagram, Message, SendDatagramError, SessionId, Stats, TrySendError};
+pub use throughline_protocol::{Datagram, Message, RequestCode, SendDatagramError, SessionId, Stats, TrySendError};
 pub use transport::Transport;
 pub use transport::open::{Open, Rejection, Resume};
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::channels::Channels;
 use super::links::{Attached, Leaving, Outcome, RECEIVE_BUDGET, Waiting, replaced};
+use super::requests::Requests;
 use super::shared::{Arrival, Core, Shared, now};
 use crate::transport::Transport;
 use crate::transport::link::{Link, LinkEnd};
@@ -84,21 +85,24 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         }
     }
 
-    /// Tells the application of the session once its client has spoken, and hands on what the client says about channels: up to `budget` times. Says whether there
+    /// Tells the application of the session once its client has spoken, and hands on what the client says about channels, and about
+    /// requests: up to `budget` times each. Says whether there
     /// may be more of it.
     fn serve(&mut self, budget: usize) -> bool {
         if self.on_open.is_some() && self.shared.lock().machine.is_established() {
             self.on_open.take().into_iter().for_each(|on_open| on_open());
         }
-        self.channels.serve(&self.shared, budget)
+        let has_more_channels = self.channels.serve(&self.shared, budget);
+        Requests::serve(&self.shared, budget) || has_more_channels
     }
 
     /// The session is over: what is left of its links goes its way.
     fn end(&mut self, core: &mut Core) {
         core.over = true;
         core.carrier = None;
-        self.shared.notify(core);
         let Some(close) = core.machine.closed().cloned() else { return };
+        core.requests.end(&close);
+        self.shared.notify(core);
         let is_lost = close.origin == Origin::Protocol && close.code == Code::LinkLost as u32;
         // CLOSE was the last thing that the current link was given. One that is lost is told nothing.
         let current = self.current.take().filter(|_| !is_lost);

@@ -12,6 +12,7 @@ use throughline_protocol::{
 };
 
 use super::Identity;
+use super::requests::{Answer, Request};
 use super::shared::Shared;
 use super::stream::{OpenStreamError, Stream};
 use crate::transport::Transport;
@@ -33,6 +34,8 @@ pub enum Event {
     Datagram(Bytes),
     /// A stream that the client has opened. Dropped, it is reset and stopped with code 0.
     Stream(Stream),
+    /// Something that the client asks. Dropped without an answer, it fails.
+    Request(Request),
 }
 
 /// How a session ended.
@@ -106,6 +109,7 @@ impl Session {
                 Next::Event(MachineEvent::Message(message)) => return Some(Event::Message(message)),
                 Next::Event(MachineEvent::Datagram(bytes)) => return Some(Event::Datagram(bytes)),
                 Next::Event(MachineEvent::Stream(id)) => return Some(Event::Stream(Stream::new(&self.0, id))),
+                Next::Request(request) => return Some(Event::Request(request)),
                 Next::Event(MachineEvent::Closed(_)) | Next::Ended => return None,
                 Next::Nothing => notified.await,
             }
@@ -248,6 +252,12 @@ impl Session {
         Ok(())
     }
 
+    /// Asks the client something: it answers with any number of parts and an end, or with an error. The request goes out at once if the session's buffer has
+    /// room for it, and otherwise when the [`Answer`] is awaited; in the order of the messages then. At most 100 are under way at once.
+    pub fn request(&self, method: &str, data: impl Into<Option<Message>>) -> Answer {
+        Answer::new(&self.0, method.into(), data.into())
+    }
+
     /// Opens a stream: ordered, reliable bytes in both directions, beside the messages and without waiting for them. Waits while the client has as
     /// many open as it allows.
     ///
@@ -311,6 +321,7 @@ impl From<&Close> for Closed {
 /// What there is to take out.
 enum Next {
     Event(MachineEvent),
+    Request(Request),
     /// Nothing now.
     Nothing,
     /// Nothing, and nothing will come.
@@ -318,19 +329,23 @@ enum Next {
 }
 
 /// Takes an event out. What it frees may be worth a word to the client.
-fn next_event(shared: &Shared) -> Next {
-    let mut core = shared.lock();
-    let event = core.machine.poll_event();
+fn next_event(shared: &Arc<Shared>) -> Next {
+    let mut guard = shared.lock();
+    let core = &mut *guard;
+    // In their order among the messages.
+    let request = core.requests.take(&mut core.machine, shared);
+    let event = if request.is_some() { None } else { core.machine.poll_event() };
     // Asked under the same lock: between two, a last message and CLOSE could arrive, and the message would be overlooked.
     let ended = core.machine.closed().is_some();
     let owes = core.machine.owes();
-    drop(core);
+    drop(guard);
     if owes {
         shared.wake_driver();
     }
-    match event {
-        Some(event) => Next::Event(event),
-        None if ended => Next::Ended,
-        None => Next::Nothing,
+    match (request, event) {
+        (Some(request), _) => Next::Request(request),
+        (None, Some(event)) => Next::Event(event),
+        (None, None) if ended => Next::Ended,
+        (None, None) => Next::Nothing,
     }
 }

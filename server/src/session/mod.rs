@@ -6,9 +6,11 @@ mod handle;
 mod identity;
 pub(crate) mod links;
 mod natives;
+mod requests;
 pub(crate) mod shared;
 mod stream;
 
 pub use handle::{Closed, Event, SendError, Session};
 pub use identity::Identity;
+pub use requests::{Answer, ChunkError, Request, RequestError};
 pub use stream::{OpenStreamError, Stream, StreamError, StreamReader, StreamWriter};

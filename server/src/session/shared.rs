@@ -14,6 +14,7 @@ use throughline_protocol::{Close, Code, LinkTraits, Machine, Mark, Micros, Resum
 use tokio::sync::Notify;
 
 use super::channels::ChannelHandler;
+use super::requests::Requests;
 use super::{Identity, Session};
 use crate::transport::Transport;
 use crate::transport::link::{Link, NativeDatagrams};
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     arrivals: Vec<Arrival>,
     /// The client has asked something about channels, and their handler was not told of the session's end.
     in_channels: bool,
+    /// What the two sides ask each other.
+    pub(super) requests: Requests,
     /// The driver takes no more links.
     pub(super) over: bool,
     /// Readers and writers of streams that wait.
@@ -112,6 +115,7 @@ impl Shared {
                 left: false,
                 arrivals: Vec::new(),
                 in_channels: false,
+                requests: Requests::default(),
                 over: false,
                 waiting: HashMap::new(),
             }),
@@ -164,6 +168,7 @@ impl Shared {
         let is_ending = core.machine.closing().is_some();
         if is_ending || core.machine.has_room() {
             self.room.notify_waiters();
+            core.requests.wake_senders();
         }
         for id in core.machine.take_touched() {
             if id == 0 {
@@ -230,8 +235,10 @@ impl Shared {
         core.machine.link_closed(0, "");
         core.over = true;
         core.carrier = None;
+        let ended = core.machine.closed().cloned().unwrap_or(close);
+        core.requests.end(&ended);
         self.notify(&mut core);
-        let end = (core.machine.closed().cloned().unwrap_or(close), core.machine.is_established());
+        let end = (ended, core.machine.is_established());
         drop(core);
         self.end_channels();
         end
