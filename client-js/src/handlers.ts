@@ -96,6 +96,9 @@ export class Handlers {
       }
       return;
     }
+    if (id > this.#last) {
+      return protocolClose('PROTOCOL_VIOLATION', `of request ${id}, of ${this.#last}`);
+    }
     const asked = this.#asked.get(id);
     if (asked && message.op === MORE) {
       asked.limit = Math.max(asked.limit, message.limit);
