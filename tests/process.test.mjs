@@ -41,7 +41,7 @@ describe('mistakes', () => {
   test('an unknown flag, an unknown command, no address', async () => {
     await fails(['demo', '--udp', '1'], {}, 2, /--udp/);
     await fails(['sreve'], {}, 2, /sreve/);
-    await fails([], {}, 2, /demo, serve or cert/);
+    await fails([], {}, 2, /demo, serve, config or cert/);
     await fails(['demo', '--tcp', 'localhost:80x'], {}, 2, /localhost:80x/, /127\.0\.0\.1:8080/);
   });
 

@@ -17,15 +17,27 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the demo: a game that every open page joins. Needs no configuration
-    Demo(DemoArguments),
+    Demo(RunArguments),
     /// Run the server
     Serve(ServeArguments),
+    /// Show or check a configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Show the development certificate: its file, its expiry, and its hash in the forms that people paste
     Cert(CertArguments),
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every key with its default, what it is for, and the reason: a file to begin with
+    Default,
+    /// Say whether a server would start with it, as far as can be told without a network
+    Check(ConfigFile),
+}
+
+/// What overrides the configuration.
 #[derive(Debug, Args)]
-pub(crate) struct DemoArguments {
+pub(crate) struct RunArguments {
     /// Where to listen for HTTP and WebSocket: an address with a port (0 for a free one), or "off" [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", value_parser = listen)]
     pub(crate) tcp: Option<Listen>,
@@ -38,13 +50,18 @@ pub(crate) struct DemoArguments {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ServeArguments {
+pub(crate) struct ConfigFile {
     /// The configuration, in TOML. THROUGHLINE_* variables of the environment override it
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Print one JSON line on standard output when both listeners accept, and nothing else
-    #[arg(long)]
-    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    #[command(flatten)]
+    pub(crate) file: ConfigFile,
+    #[command(flatten)]
+    pub(crate) run: RunArguments,
 }
 
 #[derive(Debug, Args)]
@@ -82,8 +99,11 @@ pub(crate) fn explain(error: &clap::Error) -> Result<ExitCode, Failure> {
             let _ = error.print(); // `throughline --help | head -1` is no failure
             Ok(ExitCode::SUCCESS)
         }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if error.to_string().contains("throughline config") => {
+            Err(Failure::usage("a command is missing: config default or config check (throughline --help says more)"))
+        }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Err(Failure::usage("a command is missing: demo, serve or cert (throughline --help says more)"))
+            Err(Failure::usage("a command is missing: demo, serve, config or cert (throughline --help says more)"))
         }
         _ => {
             let text = error.to_string();
@@ -133,7 +153,9 @@ mod tests {
             ),
             (&["throughline", "demo", "--tcp"], "a value is required for '--tcp <ADDR>'"),
             (&["throughline", "sreve"], "unrecognized subcommand 'sreve'"),
-            (&["throughline"], "a command is missing"),
+            (&["throughline"], "a command is missing: demo, serve, config or cert"),
+            (&["throughline", "config"], "a command is missing: config default or config check"),
+            (&["throughline", "config", "chek"], "unrecognized subcommand 'chek'"),
             (&["throughline", "cert", "--format", "xml"], "invalid value 'xml' for '--format <FORMAT>'"),
         ] {
             let failure = explain(&Cli::try_parse_from(arguments).unwrap_err()).unwrap_err();

@@ -6,6 +6,7 @@
 //! is in the protocol crate's `limits`.
 
 mod auth;
+mod document;
 mod duration;
 mod load;
 mod validate;
@@ -17,14 +18,15 @@ use std::{
     time::Duration,
 };
 
+use documented::DocumentedFields;
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use auth::{AuthConfig, AuthKey, ClaimNames, Secret, TokenAlgorithm};
 pub use load::ConfigError;
 
 /// The configuration of a server.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The listener for HTTP/1.1 and HTTP/2: pages, WebSocket, Server-Sent Events, long-polling.
@@ -55,21 +57,21 @@ pub struct Config {
 }
 
 /// Channels over plain HTTP.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// The path that `{name}/events` and `{name}/poll` lie below, or `"off"`. Default `/channels`. Who reads there needs the same rights as a subscriber, and takes the place of a session
     /// in `limits.max_sessions`.
-    #[serde(deserialize_with = "load::path_or_off")]
+    #[serde(deserialize_with = "load::path_or_off", serialize_with = "document::or_off")]
     pub base: Option<String>,
 }
 
 /// The TCP listener.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct TcpConfig {
     /// Address and port, or `"off"`. Default `127.0.0.1:8080`: what is open to the network should be opened on purpose.
-    #[serde(deserialize_with = "load::address_or_off")]
+    #[serde(deserialize_with = "load::address_or_off", serialize_with = "document::or_off")]
     pub listen: Option<SocketAddr>,
     /// Whether it speaks TLS, with the certificate of [`Config::certificate`]. Default no: in development
     /// `http://127.0.0.1` is a secure context without it, and in production a proxy usually ends TLS.
@@ -77,11 +79,11 @@ pub struct TcpConfig {
 }
 
 /// The QUIC listener.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuicConfig {
     /// Address and port, or `"off"`. Default `127.0.0.1:4433`, the port that QUIC examples use.
-    #[serde(deserialize_with = "load::address_or_off")]
+    #[serde(deserialize_with = "load::address_or_off", serialize_with = "document::or_off")]
     pub listen: Option<SocketAddr>,
     /// The host that clients are told to use. Default none: the host of the page.
     pub advertised_host: Option<String>,
@@ -90,8 +92,8 @@ pub struct QuicConfig {
 }
 
 /// Where the certificate comes from. In TOML, `[certificate]` has either `chain` and `key`, or `dir` and `names`, or nothing.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "load::RawCertificate")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "load::RawCertificate", into = "load::RawCertificate")]
 pub enum CertificateConfig {
     /// A self-signed one, made when it is missing and renewed while the server runs. Browsers accept it by its hash.
     Development {
@@ -110,7 +112,7 @@ pub enum CertificateConfig {
 }
 
 /// The applications that are built in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(rename_all = "lowercase")]
 pub enum Application {
     /// Sends every message and datagram back. The default: the smallest thing that shows that a connection works.
@@ -120,7 +122,7 @@ pub enum Application {
 }
 
 /// The log, which goes to standard error.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// Default text: a person reads it first. Collectors take JSON.
@@ -131,7 +133,7 @@ pub struct LogConfig {
 }
 
 /// How a line of the log looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people, with colours on a terminal.
@@ -141,7 +143,7 @@ pub enum LogFormat {
 }
 
 /// Bounds on everything that a client can make grow or last.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Sessions in all, those that wait for another link and readers over plain HTTP included. Default 10,000: half a gigabyte when idle, five if every message buffer of
@@ -212,7 +214,7 @@ pub struct Limits {
 }
 
 /// Channels: topics that sessions subscribe to, with the newest of what was published there.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChannelsConfig {
     /// Channels that one session may be subscribed to. Default 100: a page shows a few dozen things at once, and each costs the server some hundred bytes.
@@ -231,7 +233,7 @@ pub struct ChannelsConfig {
 }
 
 /// What may be done with the channels of one namespace, and what they keep.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Namespace {
     /// Whether every client may subscribe. Default no: a channel may be private. An application that knows its users decides with `Builder::authorize` instead.
@@ -251,7 +253,7 @@ pub struct Namespace {
 }
 
 /// What becomes of a subscriber that the history does not reach back to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(rename_all = "lowercase")]
 pub enum Slow {
     /// It is told which publications are lost to it, and goes on with those that are kept: for what is soon replaced by something newer.

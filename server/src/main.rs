@@ -11,7 +11,7 @@ use std::{env, io::Write as _, process::ExitCode};
 use clap::Parser as _;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, ConfigCommand},
     run::Failure,
 };
 
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
     let done = match Cli::try_parse_from(env::args_os()) {
         Ok(Cli { command: Command::Demo(arguments) }) => run::demo(&arguments),
         Ok(Cli { command: Command::Serve(arguments) }) => run::serve(&arguments),
+        Ok(Cli { command: Command::Config(ConfigCommand::Default) }) => run::config_default(),
+        Ok(Cli { command: Command::Config(ConfigCommand::Check(arguments)) }) => run::config_check(&arguments),
         Ok(Cli { command: Command::Cert(arguments) }) => run::cert(&arguments),
         Err(error) => cli::explain(&error),
     };

@@ -10,15 +10,17 @@ use std::{
 
 use serde::Serialize;
 use throughline::{
-    Application, Config, Event, Server, Session, StartError,
+    Application, CertificateConfig, Config, Event, Server, Session, StartError,
     auth::{AuthError, Tokens},
     demo::{self, Arena},
 };
-use throughline_certs::{Certificate, DevCertificates, base64, default_folder, hex, javascript, rfc3339};
+use throughline_certs::{
+    Certificate, DevCertificates, FileCertificates, base64, default_folder, hex, javascript, rfc3339,
+};
 use tokio::runtime::Runtime;
 
 use crate::{
-    cli::{CertArguments, CertFormat, DemoArguments, Listen, ServeArguments},
+    cli::{CertArguments, CertFormat, ConfigFile, Listen, RunArguments, ServeArguments},
     logging, open_files,
     signals::Signals,
 };
@@ -44,24 +46,44 @@ impl Failure {
 /// The demo shows the round-trip time, which PINGs measure: every two seconds, so that it follows what is done to the network.
 const DEMO_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
+/// What is wrong with a configuration that is not wrong, only of no use.
+const NO_WAY_IN: &str =
+    "nobody can come in: it has neither keys for tokens (auth.keys, auth.jwks_url) nor auth.anonymous = true";
+
 /// `throughline demo`
-pub(crate) fn demo(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn demo(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let mut config = Config::load(None).map_err(Failure::usage)?;
     config.application = Application::Arena;
     config.auth.anonymous = true;
     config.limits.heartbeat_interval = DEMO_HEARTBEAT_INTERVAL;
-    if let Some(Listen(address)) = arguments.tcp {
-        config.tcp.listen = address;
-    }
-    if let Some(Listen(address)) = arguments.quic {
-        config.quic.listen = address;
-    }
-    run(config, arguments.json)
+    run(config, arguments)
 }
 
 /// `throughline serve`
 pub(crate) fn serve(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
-    run(Config::load(arguments.config.as_deref()).map_err(Failure::usage)?, arguments.json)
+    run(Config::load(arguments.file.config.as_deref()).map_err(Failure::usage)?, &arguments.run)
+}
+
+/// `throughline config default`
+pub(crate) fn config_default() -> Result<ExitCode, Failure> {
+    say(Config::default_toml().trim_end());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `throughline config check`
+pub(crate) fn config_check(arguments: &ConfigFile) -> Result<ExitCode, Failure> {
+    let config = Config::load(arguments.config.as_deref()).map_err(Failure::usage)?;
+    check_listeners(&config)?;
+    Tokens::check(&config.auth).map_err(Failure::usage)?;
+    if let CertificateConfig::Files { chain, key } = &config.certificate {
+        FileCertificates::open(chain, key).map_err(Failure::usage)?;
+    }
+    let name = arguments.config.as_ref().map_or("the configuration".to_owned(), |file| file.display().to_string());
+    say(&format!("{name} is fine"));
+    if !Tokens::let_anybody_in(&config.auth) {
+        say(&format!("but {NO_WAY_IN}"));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// `throughline cert`
@@ -84,12 +106,15 @@ pub(crate) fn cert(arguments: &CertArguments) -> Result<ExitCode, Failure> {
 }
 
 /// Runs a server until a signal, then drains it. A second signal does not wait for that.
-fn run(config: Config, as_json: bool) -> Result<ExitCode, Failure> {
-    config.validate().map_err(Failure::usage)?;
-    // A library may have both off, and its routes mounted elsewhere; a command would serve nobody.
-    if config.tcp.listen.is_none() && config.quic.listen.is_none() {
-        return Err(Failure::usage("tcp.listen and quic.listen are both off: at least one of them has to be on"));
+fn run(mut config: Config, arguments: &RunArguments) -> Result<ExitCode, Failure> {
+    if let Some(Listen(address)) = arguments.tcp {
+        config.tcp.listen = address;
     }
+    if let Some(Listen(address)) = arguments.quic {
+        config.quic.listen = address;
+    }
+    config.validate().map_err(Failure::usage)?;
+    check_listeners(&config)?;
     logging::start(&config.log);
     open_files::raise_limit();
     let runtime = Runtime::new().map_err(|error| Failure::machine(format!("cannot start threads: {error}")))?;
@@ -100,12 +125,10 @@ fn run(config: Config, as_json: bool) -> Result<ExitCode, Failure> {
         let (is_tls, has_a_way_in) = (config.tcp.tls, Tokens::let_anybody_in(&config.auth));
         let server = start(config).await?;
         if !has_a_way_in {
-            tracing::warn!(
-                "nobody can come in: the configuration has neither keys for tokens (auth.keys, auth.jwks_url) nor auth.anonymous = true"
-            );
+            tracing::warn!("{NO_WAY_IN}");
         }
         let ready = Ready::new(&server, is_tls);
-        say(&if as_json { json(&ready) } else { ready.text() });
+        say(&if arguments.json { json(&ready) } else { ready.text() });
 
         let signal = signals.next().await;
         tracing::info!(signal = signal.name, drain_timeout = ?drain_timeout, "stopping; a second signal ends at once");
@@ -117,6 +140,14 @@ fn run(config: Config, as_json: bool) -> Result<ExitCode, Failure> {
     // A blocked thread, as in a slow file system, must not keep the process.
     runtime.shutdown_background();
     ended
+}
+
+/// A library may have both off, and its routes mounted elsewhere; a command would serve nobody.
+fn check_listeners(config: &Config) -> Result<(), Failure> {
+    if config.tcp.listen.is_none() && config.quic.listen.is_none() {
+        return Err(Failure::usage("tcp.listen and quic.listen are both off: at least one of them has to be on"));
+    }
+    Ok(())
 }
 
 /// The built-in applications know nobody: tokens say who comes in, and what he may do beyond what namespaces allow everybody.

@@ -24,7 +24,11 @@ struct Running {
 
 impl Running {
     async fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let mut child = command(folder, arguments).spawn().unwrap();
+        Self::of(command(folder, arguments)).await
+    }
+
+    async fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(SOON, out.next_line()).await.unwrap().unwrap().expect("a line before the end");
         Self { child, out, ready: serde_json::from_str(&line).unwrap() }
@@ -169,4 +173,70 @@ async fn mistakes_in_arguments_configuration_and_certificates_are_named() {
         assert!(error.contains(wanted), "{error:?} should contain {wanted:?}");
         assert_eq!(code, Some(wanted_code), "{error}");
     }
+}
+
+/// Exit code and standard output of a command that ends by itself without complaints.
+async fn success(mut command: Command) -> String {
+    let output = timeout(SOON, command.output()).await.unwrap().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && error.is_empty(), "{error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn the_default_configuration_is_a_file_that_is_fine() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = success(command(folder.path(), &["config", "default"])).await;
+    assert!(text.contains("\n[limits]\n") && text.contains("\nmax_sessions = 10_000\n"), "{text}");
+    fs::write(folder.path().join("t.toml"), text).unwrap();
+    let checked = success(command(folder.path(), &["config", "check", "--config", "t.toml"])).await;
+    assert_eq!(checked.lines().next(), Some("t.toml is fine"));
+    assert!(checked.contains("but nobody can come in"), "{checked}");
+    let mut without_file = command(folder.path(), &["config", "check"]);
+    without_file.env("THROUGHLINE_AUTH__ANONYMOUS", "true");
+    assert_eq!(success(without_file).await, "the configuration is fine\n");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_configuration_is_found_before_it_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("short"), "secret").unwrap();
+    for (text, wanted) in [
+        ("[limits]\nmax_session = 1", "t.toml: unknown key `limits.max_session`; did you mean `max_sessions`?"),
+        (
+            "[limits]\nmax_sessions = \"many\"",
+            "t.toml: `limits.max_sessions` is string \"many\"; a whole number is wanted",
+        ),
+        ("[limits]\nmax_sessions = 0", "limits.max_sessions is 0; allowed is 1 to"),
+        ("tcp = { listen = \"off\" }\nquic = { listen = \"off\" }", "are both off"),
+        ("certificate = { chain = \"missing.pem\", key = \"missing.pem\" }", "missing.pem cannot be read"),
+        ("auth.keys = [{ algorithm = \"HS256\", secret_file = \"none\" }]", "auth.keys: none cannot be read"),
+        (
+            "auth.keys = [{ algorithm = \"HS256\", secret_file = \"short\" }]",
+            "short cannot be used: a secret has at least",
+        ),
+        ("auth.keys = [{ algorithm = \"ES256\", secret_file = \"short\" }]", "allowed is one of `public_key` and"),
+        ("auth.jwks_url = \"http://a.test/\"", "auth.jwks_url is http://a.test/; allowed is a URL with https"),
+        ("a = [", "t.toml: "),
+    ] {
+        fs::write(folder.path().join("t.toml"), text).unwrap();
+        let mut command = command(folder.path(), &["config", "check", "--config", "t.toml"]);
+        command.env_remove("THROUGHLINE_CERTIFICATE__DIR");
+        let (code, error) = failure(command).await;
+        assert!(error.contains(wanted), "{error:?} should contain {wanted:?}");
+        assert_eq!(code, Some(2), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_override_the_environment_which_overrides_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("t.toml"), "tcp = { listen = \"off\" }\nquic = { listen = \"off\" }\n").unwrap();
+    let arguments = ["serve", "--config", "t.toml", "--json", "--tcp", "127.0.0.1:0"];
+    let mut command = command(folder.path(), &arguments);
+    command.env("THROUGHLINE_QUIC__LISTEN", "127.0.0.1:0").env("THROUGHLINE_TCP__LISTEN", "127.0.0.1:1");
+    let running = Running::of(command).await;
+    assert!(running.ready["quic"].is_string() && running.ready["tcp"].is_string());
+    running.signal(Signal::TERM);
+    assert_eq!(running.end().await, Some(0));
 }

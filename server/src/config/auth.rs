@@ -2,13 +2,14 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer, de};
+use documented::DocumentedFields;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::duration;
 
 /// Tokens: JSON Web Tokens (RFC 7519), signed by a key that stands here or at `jwks_url`. For `throughline serve`, and for programs that use
 /// `Tokens`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
     /// Whether clients may come in without a token, as nobody in particular: they may do what namespaces allow everybody. Default no: what is open to
@@ -39,7 +40,7 @@ pub struct AuthConfig {
 }
 
 /// What the claims are called, for tokens that another system makes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClaimNames {
     /// The user, a string. Default `sub`, as in RFC 7519. A token without it is refused.
@@ -51,7 +52,7 @@ pub struct ClaimNames {
 }
 
 /// A key that signs tokens: HS256 has `secret` or `secret_file`, the others have `public_key` or `public_key_file`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields)]
 pub struct AuthKey {
     /// `HS256`, `ES256`, `RS256` or `EdDSA`. The key counts for tokens of this algorithm only.
@@ -60,7 +61,7 @@ pub struct AuthKey {
     #[serde(default)]
     pub kid: Option<String>,
     /// The secret of HS256, as text: at least 32 bytes, as RFC 7518 wants it. Default none.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub secret: Option<Secret>,
     /// A file with the secret of HS256; a line break at its end does not count. Default none.
     #[serde(default)]
@@ -74,7 +75,7 @@ pub struct AuthKey {
 }
 
 /// How tokens may be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 pub enum TokenAlgorithm {
     /// HMAC with SHA-256: who can check a token can make one.
     HS256,
@@ -142,15 +143,16 @@ impl Default for ClaimNames {
 impl AuthKey {
     /// A key of HS256. `secret` has at least 32 bytes.
     pub fn secret(secret: impl Into<String>) -> Self {
-        Self { secret: Some(Secret::new(secret)), ..Self::of(TokenAlgorithm::HS256) }
+        Self { secret: Some(Secret::new(secret)), ..Self::new(TokenAlgorithm::HS256) }
     }
 
     /// A key of another algorithm, in PEM.
     pub fn public(algorithm: TokenAlgorithm, pem: impl Into<String>) -> Self {
-        Self { public_key: Some(pem.into()), ..Self::of(algorithm) }
+        Self { public_key: Some(pem.into()), ..Self::new(algorithm) }
     }
 
-    fn of(algorithm: TokenAlgorithm) -> Self {
+    /// With nothing to check with yet.
+    pub(super) fn new(algorithm: TokenAlgorithm) -> Self {
         Self { algorithm, kid: None, secret: None, secret_file: None, public_key: None, public_key_file: None }
     }
 }

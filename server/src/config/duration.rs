@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use serde::de::{Deserializer, Error, Visitor};
+use serde::{
+    Serializer,
+    de::{Deserializer, Error, Visitor},
+};
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     struct Text;
@@ -20,4 +23,8 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 
     deserializer.deserialize_str(Text)
+}
+
+pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_duration(*duration))
 }

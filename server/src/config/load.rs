@@ -4,14 +4,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use documented::DocumentedFields;
 use figment::{
     Figment,
     error::Kind,
     providers::{Env, Format as _, Toml},
 };
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{CertificateConfig, Config};
+use super::{CertificateConfig, Config, document::nearest};
 
 /// The prefix of the environment's variables.
 const PREFIX: &str = "THROUGHLINE_";
@@ -72,14 +73,26 @@ impl Config {
 }
 
 /// The flat form of `[certificate]`. An untagged enum would answer every mistake with "matches no variant".
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct RawCertificate {
+    /// The folder that keeps the development certificate, which is made when it is missing. Default none: `certs/dev` in a checkout, otherwise the user's state folder.
     dir: Option<PathBuf>,
-    #[serde(default)]
+    /// Host names and IP addresses in the development certificate, beside `localhost`, `127.0.0.1` and `::1`.
     names: Vec<String>,
+    /// In place of that, a certificate of your own, in PEM: the server's, and those between it and a root. Read anew when it changes. Default none.
     chain: Option<PathBuf>,
+    /// The private key of `chain`, in PEM. Default none.
     key: Option<PathBuf>,
+}
+
+impl From<CertificateConfig> for RawCertificate {
+    fn from(config: CertificateConfig) -> Self {
+        match config {
+            CertificateConfig::Development { dir, names } => Self { dir, names, ..Self::default() },
+            CertificateConfig::Files { chain, key } => Self { chain: Some(chain), key: Some(key), ..Self::default() },
+        }
+    }
 }
 
 impl TryFrom<RawCertificate> for CertificateConfig {
@@ -132,7 +145,11 @@ pub(super) fn path_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 fn explain(error: figment::Error) -> ConfigError {
     let key = error.path.join(".");
     let problem = match &error.kind {
-        Kind::UnknownField(_, known) => format!("unknown key `{key}`; there are {}", known.join(", ")),
+        Kind::UnknownField(_, known) => match nearest(&key, known) {
+            Some(meant) => format!("unknown key `{key}`; did you mean `{meant}`?"),
+            None => format!("unknown key `{key}`; there are {}", known.join(", ")),
+        },
+        Kind::InvalidType(found, wanted) => format!("`{key}` is {found}; {} is wanted", plain(wanted)),
         kind if key.is_empty() => kind.to_string(),
         kind => format!("`{key}`: {kind}"),
     };
@@ -142,6 +159,16 @@ fn explain(error: figment::Error) -> ConfigError {
         None => format!("the environment's {PREFIX}{}", key.replace('.', "__").to_uppercase()),
     };
     ConfigError::Invalid { origin, problem: one_line(&problem) }
+}
+
+/// What serde calls a type, for people.
+fn plain(wanted: &str) -> &str {
+    match wanted {
+        "usize" | "u64" | "u32" | "u16" => "a whole number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list",
+        other => other.strip_prefix("struct ").map_or(other, |_| "a table"),
+    }
 }
 
 /// A parser's error without the picture of the line: its place and its reason.
@@ -158,7 +185,7 @@ mod tests {
     use figment::Jail;
 
     use super::*;
-    use crate::config::{Application, LogFormat, Namespace, Slow};
+    use crate::config::{Application, AuthKey, LogFormat, Namespace, Slow};
 
     fn load_text(jail: &mut Jail, text: &str) -> Result<Config, ConfigError> {
         jail.create_file("t.toml", text).unwrap();
@@ -181,6 +208,7 @@ mod tests {
             jail.set_env("THROUGHLINE_QUIC__LISTEN", "off");
             jail.set_env("THROUGHLINE_LIMITS__POLL_HOLD", "1500ms");
             jail.set_env("THROUGHLINE_CHANNELS__NAMESPACES__ROOM__HISTORY_COUNT", "7");
+            jail.set_env("THROUGHLINE_AUTH__KEYS", "[{algorithm=\"HS256\",secret=\"s\"}]");
             jail.set_env("THROUGHLINE_ORIGINS", "[\"https://a.test\"]");
             let config = load_text(
                 jail,
@@ -205,6 +233,7 @@ mod tests {
                 "#,
             )
             .unwrap();
+            assert_eq!(config.auth.keys, [AuthKey::secret("s")]);
             assert_eq!(config.limits.max_sessions, 7);
             assert_eq!(config.limits.max_sessions_per_ip, 5);
             assert_eq!(config.limits.idle_timeout, Duration::from_secs(90));
@@ -230,9 +259,27 @@ mod tests {
     fn every_mistake_is_one_line_with_its_key_and_its_place() {
         Jail::expect_with(|jail| {
             for (text, wanted) in [
-                ("nonsense = 1", &["t.toml: ", "unknown key `nonsense`", "limits"][..]),
-                ("[limits]\nmax_session = 1", &["t.toml: ", "unknown key `limits.max_session`", "max_sessions"]),
-                ("[limits]\nmax_sessions = \"many\"", &["t.toml: ", "`limits.max_sessions`", "\"many\""]),
+                ("nonsense = 1", &["t.toml: ", "unknown key `nonsense`; there are tcp, quic, "][..]),
+                (
+                    "[limits]\nmax_session = 1",
+                    &["t.toml: unknown key `limits.max_session`; did you mean `max_sessions`?"],
+                ),
+                ("max_sessions = 1", &["t.toml: unknown key `max_sessions`; did you mean `limits.max_sessions`?"]),
+                (
+                    "[limits]\nmax_sessions = \"many\"",
+                    &["t.toml: `limits.max_sessions` is string \"many\"; a whole number is wanted"],
+                ),
+                ("[tcp]\ntls = 1", &["t.toml: `tcp.tls` is ", "true or false is wanted"]),
+                ("origins = true", &["t.toml: `origins` is bool true; a list is wanted"]),
+                ("limits = 5", &["t.toml: `limits` is ", "a table is wanted"]),
+                ("[auth]\nanonymus = true", &["t.toml: unknown key `auth.anonymus`; did you mean `anonymous`?"]),
+                ("[[auth.keys]]\nsecret = \"hush\"", &["t.toml: ", "auth.keys", "missing field `algorithm`"]),
+                ("[[auth.keys]]\nalgorithm = \"none\"", &["t.toml: ", "auth.keys", "none", "`HS256`"]),
+                ("[[auth.keys]]\nalgorithm = \"HS256\"\nsecret = 4711", &["auth.keys", "a text is wanted"]),
+                (
+                    "[[auth.keys]]\nalgorithm = \"HS256\"\nfile = 1",
+                    &["unknown key `auth.keys.0.file`; there are algorithm, "],
+                ),
                 ("[limits]\nopen_timeout = 10", &["t.toml: ", "`limits.open_timeout`", "with its unit"]),
                 ("[limits]\nopen_timeout = \"soon\"", &["t.toml: ", "`limits.open_timeout`", "\"soon\""]),
                 ("tcp = { listen = \"8080\" }", &["t.toml: ", "`tcp.listen`", "an address with a port"]),
