@@ -224,9 +224,14 @@ pub struct ChannelsConfig {
     /// Longest publication, in bytes of its data. Default 64 KiB: text and state, of which a full history of the default size holds 16. Larger things
     /// are better told of than sent to everybody. Never more than [`Limits::max_message_bytes`], whatever stands here.
     pub max_publication_bytes: usize,
-    /// What all histories together may hold, counted as [`Namespace::history_bytes`]. Default 256 MiB: an eighth of a small server. Beyond it the oldest
-    /// publication of all goes.
+    /// What all histories and values together may hold, counted as [`Namespace::history_bytes`]. Default 256 MiB: an eighth of a small server. Beyond it the oldest
+    /// publication of all goes, then channels of state that nobody uses; further values are refused.
     pub max_history_bytes: usize,
+    /// Publications and changes of values that one session may go on making per second. Default 100: a pointer that is shared at 60 Hz, and something beside it. What
+    /// each costs, the subscribers multiply.
+    pub publishes_per_second: u32,
+    /// Publications and changes that one session may make at once, before the rate counts. Default 500: what a page says that was offline for a while.
+    pub publish_burst: u32,
     /// What may be done with the channels of a namespace, by its name: what comes before the first `:` of a channel's name. `""` is for names without one. Default none: a
     /// namespace that is not listed allows its clients nothing, and otherwise has the defaults of [`Namespace`].
     pub namespaces: BTreeMap<String, Namespace>,
@@ -236,20 +241,42 @@ pub struct ChannelsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(default, deny_unknown_fields)]
 pub struct Namespace {
+    /// What its channels are. Default a log.
+    pub kind: Kind,
     /// Whether every client may subscribe. Default no: a channel may be private. An application that knows its users decides with `Builder::authorize` instead.
     pub subscribe: bool,
-    /// Whether every client may publish. Default no: most channels are the server's to speak in.
+    /// Whether every client may publish, or change values. Default no: most channels are the server's to speak in.
     pub publish: bool,
+    /// Whether every client may ask for the history without being subscribed. Default no.
+    pub history: bool,
+    /// Whether is kept who is subscribed. Every client that may subscribe to a channel may then see who is in it. Default no: it tells of people, and costs each
+    /// subscription some hundred bytes.
+    pub presence: bool,
     /// Publications that a channel keeps for who comes back or is slow. Default 100: a chat's last pages. 0 keeps none.
     pub history_count: usize,
     /// Bytes that a channel keeps: those of its data, and 256 for what is around each publication. Default 1 MiB, so that one channel takes little of `max_history_bytes`.
+    /// Of a channel of state: what its values and their keys may take, counted in the same way.
     pub history_bytes: usize,
+    /// Keys that a channel of state may have, and members that presence tells of. Default 1,000: whoever subscribes gets all of them, some hundred KB. Values of further keys are
+    /// refused; a list of members is cut: who came later is not in it.
+    pub max_keys: usize,
     /// How long a publication is kept, and how long a channel is remembered that nobody uses. Default 5 minutes: above `limits.resume_window`, so that a client whose session is
     /// gone may still find what it missed.
     #[serde(with = "duration")]
     pub history_age: Duration,
-    /// What becomes of a subscriber that is so slow that the history does not reach back to where it is. Default skip.
+    /// What becomes of a subscriber that is so slow that the history does not reach back to where it is. Default skip. Channels of state never get there: who is
+    /// slow gets fewer values, and ends on the last.
     pub slow: Slow,
+}
+
+/// What a channel is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One publication after the other, of which every subscriber gets each.
+    Log,
+    /// A value for each key, of which every subscriber gets the newest.
+    State,
 }
 
 /// What becomes of a subscriber that the history does not reach back to.
@@ -276,6 +303,8 @@ impl Default for ChannelsConfig {
             max_channels: 100_000,
             max_publication_bytes: 64 * 1024,
             max_history_bytes: 256 * 1024 * 1024,
+            publishes_per_second: 100,
+            publish_burst: 500,
             namespaces: BTreeMap::new(),
         }
     }
@@ -284,10 +313,14 @@ impl Default for ChannelsConfig {
 impl Default for Namespace {
     fn default() -> Self {
         Self {
+            kind: Kind::Log,
             subscribe: false,
             publish: false,
+            history: false,
+            presence: false,
             history_count: 100,
             history_bytes: 1024 * 1024,
+            max_keys: 1_000,
             history_age: Duration::from_secs(300),
             slow: Slow::Skip,
         }

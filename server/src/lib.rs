@@ -48,11 +48,14 @@ mod transport;
 
 pub use certificates::CertificateError;
 pub use config::{
-    Application, CertificateConfig, ChannelsConfig, Config, ConfigError, HttpConfig, Limits, LogConfig, LogFormat,
-    Namespace, QuicConfig, Slow, TcpConfig,
+    Application, CertificateConfig, ChannelsConfig, Config, ConfigError, HttpConfig, Kind, Limits, LogConfig,
+    LogFormat, Namespace, QuicConfig, Slow, TcpConfig,
 };
-pub use engine::{History, Publication};
-pub use hub::{Action, Channel, Denied, HistoryError, Hub, PublishError};
+pub use engine::{History, Publication, State, Value};
+pub use hub::{
+    Action, Channel, ChannelInfo, Denied, HistoryError, HistoryQuery, Hub, HubStats, Member, PublishError,
+    SubscribeError,
+};
 pub use listener::ListenError;
 pub use server::{Builder, Server, StartError};
 pub use session::{

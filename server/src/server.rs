@@ -193,7 +193,7 @@ impl Builder {
     }
 
     /// Asks what each client may do with channels, instead of what the configuration says of their namespaces. The client is told why not. Must not wait:
-    /// what it needs to know is in the identity. When it panics, the session is closed with `INTERNAL_ERROR`.
+    /// what it needs to know is in the [`Identity`]. When it panics, the session is closed with `INTERNAL_ERROR`.
     pub fn authorize<F>(mut self, authorize: F) -> Self
     where
         F: Fn(&Identity, Action<'_>) -> Result<(), Denied> + Send + Sync + 'static,
@@ -240,7 +240,10 @@ impl Builder {
         // A publication has to fit into a message.
         channels.max_publication_bytes = channels.max_publication_bytes.min(config.limits.max_message_bytes);
         let bounds = Bounds { channels: channels.max_channels, bytes: channels.max_history_bytes };
-        let hub = Hub::new(channels, self.authorize, running.clone(), |sink| Arc::new(MemoryEngine::new(bounds, sink)));
+        let max_message = config.limits.max_message_bytes;
+        let hub = Hub::new(channels, max_message, self.authorize, running.clone(), |sink| {
+            Arc::new(MemoryEngine::new(bounds, sink))
+        });
 
         let gateway = Arc::new(Gateway {
             origins: OriginPolicy::new(&config.origins).unwrap_or_default(), // validated above

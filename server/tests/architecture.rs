@@ -34,6 +34,7 @@ const RULES: &[(&str, &[&str])] = &[
             "session::channels::ChannelHandler",
             "Builder",
             "config",
+            "engine::Change",
             "engine::Engine",
             "engine::EngineError",
             "engine::History",
@@ -41,6 +42,8 @@ const RULES: &[(&str, &[&str])] = &[
             "engine::Publication",
             "engine::Retention",
             "engine::Sink",
+            "engine::State",
+            "engine::Value",
         ],
     ),
     // A session does not know what carries it, except by name.

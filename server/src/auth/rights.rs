@@ -19,6 +19,8 @@ pub(super) fn allows(claim: &Value, action: Action<'_>) -> bool {
             None => (channel, "subscribe"),
         },
         Action::Publish { channel } => (channel, "publish"),
+        Action::History { channel } => (channel, "history"),
+        Action::Presence { channel } => (channel, "presence"),
     };
     match claim {
         Value::Array(patterns) => {

@@ -57,8 +57,11 @@ impl Config {
         count("channels.max_subscriptions", channels.max_subscriptions, 1..=10_000)?;
         count("channels.max_channels", channels.max_channels, 1..=10_000_000)?;
         count("channels.max_publication_bytes", channels.max_publication_bytes, 1..=256 * MIB)?;
+        count("channels.publishes_per_second", channels.publishes_per_second, 1..=1_000_000)?;
+        count("channels.publish_burst", channels.publish_burst, 1..=1_000_000)?;
         for (name, namespace) in &channels.namespaces {
-            let fine = name.is_empty() || channel::is_name(name) && !name.contains(':');
+            // Names that begin with $ are the server's.
+            let fine = name.is_empty() || channel::is_name(name) && !name.contains(':') && !name.starts_with('$');
             check(
                 "channels.namespaces",
                 &format!("{name:?}"),
@@ -67,6 +70,7 @@ impl Config {
             )?;
             count("channels.namespaces.*.history_count", namespace.history_count, 0..=1_000_000)?;
             count("channels.namespaces.*.history_bytes", namespace.history_bytes, 0..=1_024 * MIB)?;
+            count("channels.namespaces.*.max_keys", namespace.max_keys, 1..=100_000)?;
             time("channels.namespaces.*.history_age", namespace.history_age, second..=7 * 24 * 60 * MINUTE)?;
         }
 
@@ -255,13 +259,19 @@ mod tests {
         );
         assert!(refused(|config| config.channels.max_subscriptions = 0).contains("channels.max_subscriptions"));
         assert!(refused(|config| config.channels.max_channels = 0).contains("channels.max_channels"));
-        for name in ["a:b", "a\nb", &"a".repeat(256)] {
+        assert!(refused(|config| config.channels.publishes_per_second = 0).contains("publishes_per_second"));
+        assert!(refused(|config| config.channels.publish_burst = 0).contains("publish_burst"));
+        for name in ["a:b", "a\nb", "$presence", &"a".repeat(256)] {
             let namespaces = [(name.to_owned(), Namespace::default())].into();
             assert!(refused(|config| config.channels.namespaces = namespaces).contains("channels.namespaces is"));
         }
         let namespace = Namespace { history_age: SECOND / 2, ..Namespace::default() };
         let namespaces = [("room".to_owned(), namespace)].into();
         assert!(refused(|config| config.channels.namespaces = namespaces).contains("*.history_age is 500ms"));
+        for max_keys in [0, 100_001] {
+            let namespaces = [("room".to_owned(), Namespace { max_keys, ..Namespace::default() })].into();
+            assert!(refused(|config| config.channels.namespaces = namespaces).contains("*.max_keys is"));
+        }
         assert!(refused(|config| config.origins = vec!["example.com".into()]).contains("origins is example.com"));
         assert!(refused(|config| config.auth.jwks_refresh = 9 * SECOND).contains("auth.jwks_refresh is 9s"));
         assert!(refused(|config| config.auth.leeway = 601 * SECOND).contains("auth.leeway"));

@@ -10,10 +10,12 @@ use throughline_protocol::channel::Position;
 use throughline_protocol::{Message, varint};
 use tokio::sync::Notify;
 
-use super::{Engine, History, PUBLICATION_OVERHEAD, Page, Publication, Retention, Sink};
+use super::{
+    Change, Engine, EngineError, History, PUBLICATION_OVERHEAD, Page, Publication, Retention, Sink, State, Value,
+};
 
-const ROOMY: Retention = Retention { count: 1_000, bytes: 1 << 20, age: Duration::from_secs(3_600) };
-const ALL: Page = Page { publications: 1_000, bytes: 1 << 20 };
+const ROOMY: Retention = Retention { count: 1_000, bytes: 1 << 20, age: Duration::from_secs(3_600), keys: 1_000 };
+const ALL: Page = Page { publications: 1_000, bytes: 1 << 20, newest: false };
 
 /// Nothing here takes this long, wherever the engine keeps its channels.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,12 +24,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub(crate) struct Taken {
     publications: Mutex<Vec<(String, u64, Publication)>>,
+    changes: Mutex<Vec<(String, u64, Change)>>,
     changed: Notify,
 }
 
 impl Sink for Taken {
     fn publication(&self, channel: &str, epoch: u64, publication: &Publication) {
         self.publications.lock().push((channel.to_owned(), epoch, publication.clone()));
+        self.changed.notify_waiters();
+    }
+
+    fn change(&self, channel: &str, epoch: u64, change: &Change) {
+        self.changes.lock().push((channel.to_owned(), epoch, change.clone()));
         self.changed.notify_waiters();
     }
 }
@@ -46,6 +54,23 @@ impl Taken {
             }
         };
         tokio::time::timeout(PATIENCE, taken).await.expect("what was published reaches the sink")
+    }
+
+    /// Waits until it was given the change at this position, and returns all that it was given of the channel until then.
+    async fn changes_through(&self, channel: &str, position: Position) -> Vec<Change> {
+        let taken = async {
+            loop {
+                let changed = self.changed.notified();
+                let all = self.changes.lock().clone();
+                let of_channel = all.into_iter().filter(|(name, of, _)| name == channel && *of == position.epoch);
+                let of_channel: Vec<_> = of_channel.map(|(_, _, change)| change).collect();
+                if of_channel.iter().any(|change| change.offset == position.offset) {
+                    return of_channel;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.expect("what was changed reaches the sink")
     }
 
     fn of(&self, channel: &str, epoch: u64) -> Vec<Publication> {
@@ -69,6 +94,11 @@ pub(crate) async fn conformance<F: Future<Output = Arc<dyn Engine>>>(make: impl 
         nothing_is_known_of_an_unused_channel(engine).await;
         after_its_position_a_subscription_gets_everything(engine, &sink).await;
         subscriptions_are_counted(engine, &sink).await;
+        the_newest_of_a_history_are_read_from_its_end(engine).await;
+        a_key_has_its_newest_value(engine).await;
+        what_is_not_there_cannot_be_removed(engine).await;
+        keys_and_their_bytes_are_bounded(engine).await;
+        after_its_position_a_subscription_gets_every_change(engine, &sink).await;
     };
     tokio::select! {
         () = checks => {}
@@ -228,4 +258,131 @@ async fn subscriptions_are_counted(engine: &dyn Engine, sink: &Taken) {
     assert_eq!(position, Position { offset: 1, ..start }, "a subscription begins the count");
     sink.through("counted", position).await;
     engine.unsubscribe("counted");
+}
+
+async fn the_newest_of_a_history_are_read_from_its_end(engine: &dyn Engine) {
+    let mut newest = Position::default();
+    for _ in 0..10 {
+        newest = publish(engine, "the end", vec![0; 100]).await;
+    }
+    let at = |offset| Some(Position { offset, ..newest });
+    let last = |publications| Page { publications, newest: true, ..ALL };
+    for (after, page, expected, complete) in [
+        (None, last(1_000), 1..11, true),
+        (None, last(10), 1..11, true),
+        (None, last(9), 2..11, false),
+        (at(6), last(5), 7..11, true),
+        (at(6), last(4), 7..11, true),
+        (at(6), last(3), 8..11, false),
+        (at(6), last(0), 11..11, false),
+        (at(10), last(3), 11..11, true),
+        (at(6), Page { bytes: 299, ..last(1_000) }, 9..11, false),
+        (at(6), Page { bytes: 300, ..last(1_000) }, 8..11, false),
+        (at(6), Page { bytes: 0, ..last(1_000) }, 10..11, false),
+    ] {
+        let read = history(engine, "the end", after, page).await;
+        let came = offsets(&read);
+        assert!(came.iter().copied().eq(expected.clone()), "after {after:?}, {page:?}: {came:?}, not {expected:?}");
+        assert_eq!((read.complete, read.newest), (complete, newest), "after {after:?}, {page:?}");
+    }
+}
+
+async fn set(engine: &dyn Engine, channel: &str, key: &str, message: impl Into<Message>) -> Position {
+    engine.set(channel, key, Some(message.into()), ROOMY).await.expect("there is room")
+}
+
+async fn remove(engine: &dyn Engine, channel: &str, key: &str) -> Position {
+    engine.set(channel, key, None, ROOMY).await.expect("there is always room for less")
+}
+
+/// Keys, offsets and texts.
+async fn values(engine: &dyn Engine, channel: &str) -> (Position, Vec<(String, u64, String)>) {
+    let State { position, values } = engine.values(channel).await.expect("it can be reached");
+    let text = |message: &Message| message.as_text().unwrap_or("no text").to_owned();
+    let values = values.into_iter().map(|Value { key, offset, message }| (key.to_string(), offset, text(&message)));
+    (position, values.collect())
+}
+
+fn value(key: &str, offset: u64, text: &str) -> (String, u64, String) {
+    (key.to_owned(), offset, text.to_owned())
+}
+
+async fn a_key_has_its_newest_value(engine: &dyn Engine) {
+    let start = set(engine, "state:a", "x", "1").await;
+    assert_eq!(start.offset, 1);
+    set(engine, "state:b", "x", "another channel").await;
+    for (offset, key, text) in [(2, "", "2"), (3, "räume €", "3"), (4, "x", "4"), (5, "", "")] {
+        assert_eq!(set(engine, "state:a", key, text).await, Position { offset, ..start });
+    }
+    let newest = Position { offset: 5, ..start };
+    let expected = vec![value("räume €", 3, "3"), value("x", 4, "4"), value("", 5, "")];
+    assert_eq!(values(engine, "state:a").await, (newest, expected), "in the order of their changes");
+    assert_eq!(remove(engine, "state:a", "x").await, Position { offset: 6, ..start }, "a removal counts");
+    let expected = vec![value("räume €", 3, "3"), value("", 5, "")];
+    assert_eq!(values(engine, "state:a").await, (Position { offset: 6, ..start }, expected));
+    assert_eq!(set(engine, "state:a", "x", "again").await, Position { offset: 7, ..start });
+    for key in ["x", "", "räume €"] {
+        remove(engine, "state:a", key).await;
+    }
+    assert_eq!(values(engine, "state:a").await, (Position { offset: 10, ..start }, vec![]), "it goes on counting");
+}
+
+async fn what_is_not_there_cannot_be_removed(engine: &dyn Engine) {
+    assert_eq!(remove(engine, "state:nothing", "x").await, Position::default());
+    assert_eq!(values(engine, "state:nothing").await, (Position::default(), vec![]));
+    let newest = set(engine, "state:something", "x", "1").await;
+    assert_eq!(remove(engine, "state:something", "y").await, newest);
+    assert_eq!(values(engine, "state:something").await, (newest, vec![value("x", 1, "1")]));
+}
+
+async fn keys_and_their_bytes_are_bounded(engine: &dyn Engine) {
+    let three = Retention { keys: 3, ..ROOMY };
+    for key in ["a", "b", "c"] {
+        engine.set("state:keys", key, Some("x".into()), three).await.unwrap();
+    }
+    let refused = engine.set("state:keys", "d", Some("x".into()), three).await;
+    assert_eq!(refused, Err(EngineError::TooManyKeys));
+    engine.set("state:keys", "c", Some("y".into()), three).await.expect("it has a place");
+    engine.set("state:keys", "a", None, three).await.expect("there is always room for less");
+    let newest = engine.set("state:keys", "d", Some("x".into()), three).await.expect("a has left its place");
+    assert_eq!(newest.offset, 6, "what was refused does not count");
+
+    let bytes = Retention { bytes: 2 * (100 + 1 + PUBLICATION_OVERHEAD), ..ROOMY };
+    for key in ["a", "b"] {
+        engine.set("state:bytes", key, Some(vec![0; 100].into()), bytes).await.unwrap();
+    }
+    for (key, len) in [("c", 0), ("b", 101)] {
+        let refused = engine.set("state:bytes", key, Some(vec![0; len].into()), bytes).await;
+        assert_eq!(refused, Err(EngineError::TooLarge), "{key}");
+    }
+    engine.set("state:bytes", "b", Some(vec![0; 99].into()), bytes).await.expect("it has a place");
+    engine.set("state:bytes", "a", Some(vec![0; 101].into()), bytes).await.expect("up to the last byte");
+}
+
+async fn after_its_position_a_subscription_gets_every_change(engine: &dyn Engine, sink: &Taken) {
+    let changing = async {
+        let mut last = Position::default();
+        for round in 0..50 {
+            last = set(engine, "state:meanwhile", if round % 2 == 0 { "a" } else { "b" }, round.to_string()).await;
+            tokio::task::yield_now().await;
+        }
+        remove(engine, "state:meanwhile", "a").await;
+        assert_eq!(remove(engine, "state:meanwhile", "a").await.offset, last.offset + 1);
+        set(engine, "state:meanwhile", "b", "last").await
+    };
+    let subscribing = async {
+        tokio::task::yield_now().await;
+        let position = engine.subscribe("state:meanwhile", ROOMY).await.unwrap();
+        (position, engine.values("state:meanwhile").await.unwrap())
+    };
+    let (last, (position, state)) = tokio::join!(changing, subscribing);
+    assert_eq!((position.epoch, last.offset), (last.epoch, 52));
+    let taken = sink.changes_through("state:meanwhile", last).await;
+    let after: BTreeSet<_> = taken.iter().map(|change| change.offset).collect();
+    let missing: Vec<_> = (position.offset + 1..=last.offset).filter(|offset| !after.contains(offset)).collect();
+    assert!(missing.is_empty(), "subscribed at {}, and never given {missing:?}", position.offset);
+    assert!(state.position.offset >= position.offset && state.values.len() <= 2);
+    let removal = taken.iter().find(|change| change.offset == 51).expect("it was given");
+    assert_eq!((&*removal.key, &removal.message), ("a", &None));
+    engine.unsubscribe("state:meanwhile");
 }

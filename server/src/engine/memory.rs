@@ -12,7 +12,9 @@ use throughline_protocol::channel::Position;
 use throughline_protocol::{Message, varint};
 use tokio::time::Instant;
 
-use super::{Engine, EngineError, History, PUBLICATION_OVERHEAD, Page, Publication, Retention, Sink};
+use super::{
+    Change, Engine, EngineError, History, PUBLICATION_OVERHEAD, Page, Publication, Retention, Sink, State, Value,
+};
 
 /// Locks that keep the publications of one channel in order on their way to the sink. Many, so that channels with many subscribers seldom meet.
 const LANES: usize = 64;
@@ -28,7 +30,7 @@ const FORGET_AT_ONCE: usize = 16;
 pub(crate) struct Bounds {
     /// Channels, those that only their history keeps included.
     pub(crate) channels: usize,
-    /// Bytes of all histories, counted as in [`Retention::bytes`].
+    /// Bytes of all histories and values, counted as in [`Retention::bytes`].
     pub(crate) bytes: usize,
 }
 
@@ -36,7 +38,7 @@ pub(crate) struct Bounds {
 pub(crate) struct MemoryEngine {
     bounds: Bounds,
     sink: Arc<dyn Sink>,
-    state: Mutex<State>,
+    state: Mutex<Channels>,
     lanes: [Mutex<()>; LANES],
     hasher: std::hash::RandomState,
 }
@@ -45,13 +47,13 @@ pub(crate) struct MemoryEngine {
 type Due = (Instant, u64);
 
 #[derive(Default)]
-struct State {
+struct Channels {
     channels: HashMap<Arc<str>, Log>,
     /// All publications that are kept, in the order in which they go, by channel and offset.
     kept: BTreeMap<Due, (Arc<str>, u64)>,
     /// The channels that nobody is subscribed to, in the order in which they go.
     idle: BTreeMap<Due, Arc<str>>,
-    /// Of all publications that are kept.
+    /// Of all publications that are kept, and of all values.
     bytes: usize,
     last_due: u64,
 }
@@ -61,10 +63,13 @@ struct Log {
     epoch: u64,
     newest: u64,
     publications: VecDeque<Kept>,
+    /// Of a channel of state.
+    values: HashMap<Arc<str>, Value>,
+    /// Of both.
     bytes: usize,
     /// How often it is subscribed to.
     subscribed: usize,
-    /// Its place in [`State::idle`], when it is not.
+    /// Its place in [`Channels::idle`], when it is not.
     idle: Option<Due>,
     age: Duration,
 }
@@ -101,12 +106,42 @@ impl MemoryEngine {
         Ok(position)
     }
 
+    fn set_now(
+        &self,
+        channel: &str,
+        key: &str,
+        message: Option<Message>,
+        retention: Retention,
+    ) -> Result<Position, EngineError> {
+        let lane = self.lanes[self.hasher.hash_one(channel) as usize % LANES].lock();
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        state.forget(now, FORGET_AT_ONCE);
+        if message.is_none() && state.channels.get(channel).is_none_or(|log| !log.values.contains_key(key)) {
+            return Ok(state.channels.get(channel).map(Log::position).unwrap_or_default());
+        }
+        let name = state.enter(channel, retention, now, self.bounds)?;
+        let change = state.change(&name, key, message, retention, self.bounds)?;
+        let log = state.channels.get_mut(&name).expect("it was entered");
+        log.age = retention.age;
+        let (position, is_subscribed) = (log.position(), log.subscribed > 0);
+        if !is_subscribed {
+            state.rest(&name, now);
+        }
+        drop(state);
+        if is_subscribed {
+            self.sink.change(channel, position.epoch, &change);
+        }
+        drop(lane);
+        Ok(position)
+    }
+
     fn subscribe_now(&self, channel: &str, retention: Retention) -> Result<Position, EngineError> {
         let mut state = self.state.lock();
         let now = Instant::now();
         state.forget(now, FORGET_AT_ONCE);
         let name = state.enter(channel, retention, now, self.bounds)?;
-        let State { channels, idle, .. } = &mut *state;
+        let Channels { channels, idle, .. } = &mut *state;
         let log = channels.get_mut(&name).expect("it was entered");
         log.subscribed += 1;
         log.idle.take().into_iter().for_each(|due| drop(idle.remove(&due)));
@@ -146,6 +181,20 @@ impl Engine for MemoryEngine {
         async move { Ok(self.state.lock().history(channel, after, page, Instant::now())) }.boxed()
     }
 
+    fn set<'a>(
+        &'a self,
+        channel: &'a str,
+        key: &'a str,
+        message: Option<Message>,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Position, EngineError>> {
+        async move { self.set_now(channel, key, message, retention) }.boxed()
+    }
+
+    fn values<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<State, EngineError>> {
+        async move { Ok(self.state.lock().values(channel)) }.boxed()
+    }
+
     fn run(&self) -> BoxFuture<'_, ()> {
         async {
             loop {
@@ -160,7 +209,7 @@ impl Engine for MemoryEngine {
     }
 }
 
-impl State {
+impl Channels {
     /// Finds a channel, or begins it, if need be in the place of the one that nobody has used for longest.
     fn enter(
         &mut self,
@@ -226,6 +275,71 @@ impl State {
         (position, publication, is_subscribed)
     }
 
+    /// Changes a value, if it may be as long as that, or removes it.
+    fn change(
+        &mut self,
+        name: &Arc<str>,
+        key: &str,
+        message: Option<Message>,
+        retention: Retention,
+        bounds: Bounds,
+    ) -> Result<Change, EngineError> {
+        let log = self.channels.get(name).expect("it was entered");
+        let old = log.values.get_key_value(key);
+        if old.is_none() && log.values.len() >= retention.keys {
+            return Err(EngineError::TooManyKeys);
+        }
+        let freed = old.map_or(0, |(_, value)| value_cost(key, &value.message));
+        let taken = message.as_ref().map_or(0, |message| value_cost(key, message));
+        let key = old.map_or_else(|| key.into(), |(key, _)| Arc::clone(key));
+        if taken > freed {
+            if log.bytes - freed + taken > retention.bytes {
+                return Err(EngineError::TooLarge);
+            }
+            self.make_room(taken - freed, name, bounds)?;
+        }
+        let log = self.channels.get_mut(name).expect("it makes no room for itself");
+        log.newest += 1;
+        log.bytes = log.bytes - freed + taken;
+        let change = Change { key: Arc::clone(&key), offset: log.newest, message };
+        match &change.message {
+            Some(message) => {
+                let value = Value { key: Arc::clone(&key), offset: change.offset, message: message.clone() };
+                log.values.insert(key, value);
+            }
+            None => {
+                log.values.remove(&key);
+                if log.values.is_empty() {
+                    log.values = HashMap::new(); // the memory of many is given back
+                }
+            }
+        }
+        self.bytes = self.bytes - freed + taken;
+        Ok(change)
+    }
+
+    /// Makes room for values: histories go first, then the channels that nobody uses. Values of others are not taken from those who use them.
+    fn make_room(&mut self, bytes: usize, name: &Arc<str>, bounds: Bounds) -> Result<(), EngineError> {
+        while self.bytes + bytes > bounds.bytes {
+            if self.forget_next() {
+                continue;
+            }
+            let next = self.idle.iter().find(|(_, idle)| *idle != name).map(|(due, _)| *due);
+            let idle = next.and_then(|due| self.idle.remove(&due)).ok_or(EngineError::TooLarge)?;
+            self.remove(&idle);
+        }
+        Ok(())
+    }
+
+    fn values(&self, channel: &str) -> State {
+        let Some(log) = self.channels.get(channel) else {
+            return State { position: Position::default(), values: Vec::new() };
+        };
+        let mut values: Vec<_> = log.values.values().cloned().collect();
+        values.sort_unstable_by_key(|value| value.offset);
+        State { position: log.position(), values }
+    }
+
     fn drop_oldest(&mut self, channel: &str) {
         let Some(log) = self.channels.get_mut(channel) else { return };
         let Some(Kept { publication, due }) = log.publications.pop_front() else { return };
@@ -241,7 +355,8 @@ impl State {
         while self.channels.get(channel).is_some_and(|log| !log.publications.is_empty()) {
             self.drop_oldest(channel);
         }
-        self.channels.remove(channel);
+        let values = self.channels.remove(channel).map_or(0, |log| log.bytes);
+        self.bytes -= values;
     }
 
     /// Forgets a publication before its time, to make room. False when there is none.
@@ -292,19 +407,30 @@ impl State {
         }
         let first = newest.offset + 1 - log.publications.len() as u64;
         let skipped = (after.offset + 1).saturating_sub(first) as usize;
-        let mut bytes = 0;
-        let publications = log.publications.iter().skip(skipped).take(page.publications).enumerate();
-        let publications = publications.map_while(|(index, kept)| {
-            bytes += kept.publication.message.len();
-            (index == 0 || bytes <= page.bytes).then(|| Arc::clone(&kept.publication))
-        });
-        History { newest, complete: after.offset + 1 >= first, publications: publications.collect() }
+        let kept = log.publications.iter().skip(skipped);
+        let mut publications = if page.newest { fitting(kept.rev(), page) } else { fitting(kept, page) };
+        let begins = if page.newest {
+            publications.reverse();
+            publications.first().map_or(newest.offset + 1, |oldest| oldest.offset)
+        } else {
+            first
+        };
+        History { newest, complete: after.offset + 1 >= begins, publications }
     }
 }
 
 impl Log {
     fn new(age: Duration) -> Self {
-        Self { epoch: epoch(), newest: 0, publications: VecDeque::new(), bytes: 0, subscribed: 0, idle: None, age }
+        Self {
+            epoch: epoch(),
+            newest: 0,
+            publications: VecDeque::new(),
+            values: HashMap::new(),
+            bytes: 0,
+            subscribed: 0,
+            idle: None,
+            age,
+        }
     }
 
     fn position(&self) -> Position {
@@ -318,6 +444,20 @@ impl Log {
     fn oldest_due(&self) -> Option<Due> {
         self.publications.front().map(|kept| kept.due)
     }
+}
+
+/// The first of these, as many as a page takes.
+fn fitting<'a>(kept: impl Iterator<Item = &'a Kept>, page: Page) -> Vec<Arc<Publication>> {
+    let mut bytes = 0;
+    let publications = kept.take(page.publications).enumerate().map_while(|(index, kept)| {
+        bytes += kept.publication.message.len();
+        (index == 0 || bytes <= page.bytes).then(|| Arc::clone(&kept.publication))
+    });
+    publications.collect()
+}
+
+fn value_cost(key: &str, message: &Message) -> usize {
+    key.len() + message.len() + PUBLICATION_OVERHEAD
 }
 
 fn cost(publication: &Publication) -> usize {
@@ -337,8 +477,8 @@ mod tests {
     use super::*;
     use crate::engine::conformance::{self, Taken};
 
-    const ROOMY: Retention = Retention { count: 100, bytes: 1 << 20, age: Duration::from_secs(60) };
-    const ALL: Page = Page { publications: usize::MAX, bytes: usize::MAX };
+    const ROOMY: Retention = Retention { count: 100, bytes: 1 << 20, age: Duration::from_secs(60), keys: 100 };
+    const ALL: Page = Page { publications: usize::MAX, bytes: usize::MAX, newest: false };
 
     fn engine(channels: usize, bytes: usize) -> MemoryEngine {
         MemoryEngine::new(Bounds { channels, bytes }, Arc::new(Taken::default()))

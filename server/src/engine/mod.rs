@@ -1,4 +1,4 @@
-//! What keeps the channels: counts their publications, remembers the newest of them, and hands each to the hubs of all nodes that want it.
+//! What keeps the channels: counts what is published, remembers the newest of it, and hands each to the hubs of all nodes that want it.
 //!
 //! An engine knows nothing of sessions. What it promises stands here, at the trait, and is checked by its `conformance` suite, which every engine passes.
 
@@ -34,18 +34,50 @@ pub struct History {
     pub publications: Vec<Arc<Publication>>,
 }
 
-/// How much of a channel is kept: what goes beyond one of these bounds is forgotten, the oldest first.
+/// What a key of a channel of state stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// At most 255 bytes.
+    pub key: Arc<str>,
+    /// That of the change that set it.
+    pub offset: u64,
+    /// What was set.
+    pub message: Message,
+}
+
+/// The values of a channel of state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Of the newest change. Zeros when nothing is known of the channel.
+    pub position: Position,
+    /// One for each key, in the order of their offsets.
+    pub values: Vec<Value>,
+}
+
+/// A change of a channel of state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) key: Arc<str>,
+    /// Counted as those of publications.
+    pub(crate) offset: u64,
+    /// `None`: it was removed.
+    pub(crate) message: Option<Message>,
+}
+
+/// How much of a channel is kept. What goes beyond one of these bounds is forgotten, the oldest first; only values are refused instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retention {
     /// Publications.
     pub(crate) count: usize,
-    /// Bytes of their data, and [`PUBLICATION_OVERHEAD`] for each of them.
+    /// Bytes of their data, or of values with their keys, and [`PUBLICATION_OVERHEAD`] for each of them.
     pub(crate) bytes: usize,
-    /// How old they get. So long is the channel itself remembered, too, once nobody is subscribed and nothing is published.
+    /// How old they get; values do not age. So long is the channel itself remembered, too, once nobody is subscribed and nothing is published.
     pub(crate) age: Duration,
+    /// Keys of a channel of state.
+    pub(crate) keys: usize,
 }
 
-/// What a publication is counted with beside its data, in bytes: where it stands in memory, twice, so that empty ones are not for free.
+/// What a publication or a value is counted with beside its data, in bytes: where it stands in memory, twice, so that empty ones are not for free.
 pub(crate) const PUBLICATION_OVERHEAD: usize = 256;
 
 /// How much is read of a history at once. One publication comes in any case, when there is one and `publications` is not 0.
@@ -53,6 +85,8 @@ pub(crate) const PUBLICATION_OVERHEAD: usize = 256;
 pub(crate) struct Page {
     pub(crate) publications: usize,
     pub(crate) bytes: usize,
+    /// Whether these are the last ones, and not the first: what is left out before them is missing.
+    pub(crate) newest: bool,
 }
 
 /// Why an engine could not do what it was asked.
@@ -61,6 +95,12 @@ pub(crate) enum EngineError {
     /// There is no room for a further channel.
     #[error("the server has no room for a further channel")]
     Full,
+    /// The channel has as many keys as it may.
+    #[error("the channel has as many keys as it may")]
+    TooManyKeys,
+    /// The channel's values would be longer than they may, or those of all channels.
+    #[error("the channel's values would be longer than they may")]
+    TooLarge,
     /// What keeps the channels cannot be reached. Asking again later may help.
     #[cfg_attr(not(test), expect(dead_code, reason = "the engine of one node is always there"))]
     #[error("{0}")]
@@ -72,6 +112,9 @@ pub(crate) trait Sink: Send + Sync {
     /// Called for every publication of a channel that was subscribed to, at least once, in order as long as nothing is lost on the way. Does not wait, and
     /// does not call the engine.
     fn publication(&self, channel: &str, epoch: u64, publication: &Publication);
+
+    /// The same for changes of a channel of state.
+    fn change(&self, channel: &str, epoch: u64, change: &Change);
 }
 
 /// What keeps the channels. It is given a [`Sink`] when it is made, and counts by itself: nobody else chooses epochs or offsets.
@@ -86,7 +129,17 @@ pub(crate) trait Engine: Send + Sync {
         retention: Retention,
     ) -> BoxFuture<'a, Result<Position, EngineError>>;
 
-    /// Hands over from now on what is published in a channel: everything after the position that this returns, part of which the sink may have had before.
+    /// Changes a value of a channel of state, or removes it: `None`. Says where the change stands; to remove what is not there is none, and says where the channel is.
+    /// A change that fails as [`EngineError::Unavailable`] may have been made in spite of that.
+    fn set<'a>(
+        &'a self,
+        channel: &'a str,
+        key: &'a str,
+        message: Option<Message>,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Position, EngineError>>;
+
+    /// Hands over from now on what is published or changed in a channel: everything after the position that this returns, part of which the sink may have had before.
     /// Counted: it lasts until [`Engine::unsubscribe`] was called as often as this has succeeded. The channel is not forgotten meanwhile.
     fn subscribe<'a>(&'a self, channel: &'a str, retention: Retention) -> BoxFuture<'a, Result<Position, EngineError>>;
 
@@ -101,6 +154,9 @@ pub(crate) trait Engine: Send + Sync {
         after: Option<Position>,
         page: Page,
     ) -> BoxFuture<'a, Result<History, EngineError>>;
+
+    /// All values of a channel of state. What the sink was given is in it.
+    fn values<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<State, EngineError>>;
 
     /// What the engine has to do beside. Runs for as long as the node.
     fn run(&self) -> BoxFuture<'_, ()>;

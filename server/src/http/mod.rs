@@ -94,7 +94,7 @@ fn failed() -> Rejection {
 
 fn unreadable(error: ReadError) -> Rejection {
     let (status, code) = match error {
-        ReadError::BadChannel => (StatusCode::BAD_REQUEST, Code::BadRequest),
+        ReadError::BadChannel | ReadError::WrongKind => (StatusCode::BAD_REQUEST, Code::BadRequest),
         ReadError::TooManyChannels => (StatusCode::SERVICE_UNAVAILABLE, Code::LimitReached),
         ReadError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Code::InternalError),
     };

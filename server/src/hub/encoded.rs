@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use throughline_protocol::ChannelMessage;
 use throughline_protocol::channel::Position;
 
+use super::stats::Counters;
 use crate::engine::Publication;
 
 /// What is kept here at most, in bytes: what a few thousand subscribers miss in some seconds, and nothing beside what their sessions would hold without it.
@@ -30,13 +31,13 @@ type Key = (u64, Position);
 
 impl Encoded {
     /// The PUBLICATION of a channel's number.
-    pub(super) fn publication(&self, number: u64, epoch: u64, publication: &Publication) -> Bytes {
+    pub(super) fn publication(&self, number: u64, epoch: u64, publication: &Publication, counters: &Counters) -> Bytes {
         let key = (number, Position { epoch, offset: publication.offset });
         let mut state = self.0.lock();
         if let Some(bytes) = state.entries.get(&key) {
             return bytes.clone();
         }
-        let bytes = encode(number, publication);
+        let bytes = encode(number, publication, counters);
         state.bytes += bytes.len() + ENTRY_OVERHEAD;
         state.entries.insert(key, bytes.clone());
         state.order.push_back(key);
@@ -50,7 +51,8 @@ impl Encoded {
 }
 
 /// For all who are at the head, or for the cache.
-pub(super) fn encode(number: u64, publication: &Publication) -> Bytes {
+pub(super) fn encode(number: u64, publication: &Publication, counters: &Counters) -> Bytes {
+    counters.encoded.add(1);
     let Publication { offset, message } = publication;
     ChannelMessage::Publication { number, offset: *offset, data: message.clone() }.encode()
 }
@@ -65,14 +67,14 @@ mod tests {
 
     #[test]
     fn the_same_publication_is_encoded_once_and_no_other_is_taken_for_it() {
-        let encoded = Encoded::default();
+        let (encoded, counters) = (Encoded::default(), Counters::default());
         let [one, two] = [1, 2].map(|offset| publication(offset, 10));
-        let first = encoded.publication(3, 5, &one);
-        assert_eq!(first, encode(3, &one));
-        assert_eq!(encoded.publication(3, 5, &one).as_ptr(), first.as_ptr());
+        let first = encoded.publication(3, 5, &one, &counters);
+        assert_eq!(first, encode(3, &one, &counters));
+        assert_eq!(encoded.publication(3, 5, &one, &counters).as_ptr(), first.as_ptr());
         for (number, epoch, other) in [(3, 5, &two), (4, 5, &one), (3, 6, &one)] {
-            let other_bytes = encoded.publication(number, epoch, other);
-            assert_eq!(other_bytes, encode(number, other));
+            let other_bytes = encoded.publication(number, epoch, other, &counters);
+            assert_eq!(other_bytes, encode(number, other, &counters));
             assert_ne!(other_bytes.as_ptr(), first.as_ptr());
         }
     }
@@ -82,7 +84,7 @@ mod tests {
         let encoded = Encoded::default();
         for len in [0, 100_000] {
             for offset in 0..100_000 / (1 + len as u64 / 100) {
-                encoded.publication(1, 1 + len as u64, &publication(offset, len));
+                encoded.publication(1, 1 + len as u64, &publication(offset, len), &Counters::default());
             }
             let state = encoded.0.lock();
             let held: usize = state.entries.values().map(|bytes| bytes.len() + ENTRY_OVERHEAD).sum();

@@ -5,132 +5,58 @@
 //!
 //! Locks are taken in this order, and each for a moment: the map of topics, a topic, a subscriber, a session's machine.
 
+mod channel;
 mod encoded;
+mod error;
+mod log;
+mod page;
+mod permission;
+mod presence;
+mod rate;
 mod reader;
+mod state;
+mod stats;
 mod subscriber;
 #[cfg(test)]
 mod tests;
 mod topic;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
-use throughline_protocol::channel::{self, Position};
-use throughline_protocol::{ChannelCode, ChannelMessage, Close, Message, SessionId};
+use throughline_protocol::channel::{self as names, PRESENCE_PREFIX};
+use throughline_protocol::limits::{MAX_CHANNEL_OVERHEAD, MAX_PAGE};
+use throughline_protocol::{ChannelCode, ChannelMessage, Close, SessionId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{ChannelsConfig, Namespace};
+use crate::config::{ChannelsConfig, Kind, Namespace};
 pub(crate) use crate::engine::Publication;
-use crate::engine::{Engine, EngineError, History, Page, Retention, Sink};
+use crate::engine::{Change, Engine, EngineError, Retention, Sink};
 use crate::session::channels::ChannelHandler;
 use crate::session::{Identity, Session};
+pub use channel::{Channel, ChannelInfo, HistoryQuery, Member};
 use encoded::Encoded;
+use error::Failure;
+pub use error::{HistoryError, PublishError, SubscribeError};
+pub(crate) use permission::Authorize;
+pub use permission::{Action, Denied};
+use presence::Presence;
+use rate::Rate;
 pub(crate) use reader::{Item, ReadError, Reader};
-use subscriber::Subscriber;
-use topic::Topic;
+use stats::Counters;
+pub use stats::HubStats;
+use subscriber::{Subscriber, Subscription};
+use topic::{Body, Topic};
 
 /// The channels of a server. Clones are handles to the same ones.
 #[derive(Clone)]
 pub struct Hub(Arc<Inner>);
-
-/// One channel, whether there are subscribers or not.
-#[derive(Clone)]
-pub struct Channel {
-    hub: Arc<Inner>,
-    name: Arc<str>,
-}
-
-/// What a client wants to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Action<'a> {
-    /// To get what is published in a channel from now on, and what it keeps.
-    Subscribe {
-        /// Its name, which is one.
-        channel: &'a str,
-    },
-    /// To publish in a channel.
-    Publish {
-        /// Its name, which is one.
-        channel: &'a str,
-    },
-}
-
-impl Action<'_> {
-    /// Whether the channel's namespace allows that to every client: what counts without [`Builder::authorize`](crate::Builder::authorize), and what a decision of
-    /// one's own may begin with.
-    ///
-    /// # Errors
-    /// [`Denied`], if it does not.
-    pub fn allowed_by(self, channels: &ChannelsConfig) -> Result<(), Denied> {
-        let namespace = |name| channels.namespace(channel::namespace(name));
-        let (is_allowed, what) = match self {
-            Action::Subscribe { channel } => (namespace(channel).subscribe, "subscribe to"),
-            Action::Publish { channel } => (namespace(channel).publish, "publish in"),
-        };
-        if is_allowed { Ok(()) } else { Err(Denied::new(format!("clients may not {what} this channel"))) }
-    }
-}
-
-/// Why a client may not do what it wants.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
-pub struct Denied {
-    reason: String,
-}
-
-impl Denied {
-    /// With a reason for a person: the client gets it.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
-    }
-}
-
-/// Decides what a client may do.
-pub(crate) type Authorize = Box<dyn Fn(&Identity, Action<'_>) -> Result<(), Denied> + Send + Sync>;
-
-/// Why [`Channel::publish`] did not publish.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The channel's name is none.
-    #[error("not a name of a channel: it takes 1 to 255 bytes, without control characters")]
-    BadChannel,
-    /// The publication is longer than `channels.max_publication_bytes`.
-    #[error("a publication of {len} bytes; at most {max} are allowed")]
-    TooLarge {
-        /// Its length, in bytes.
-        len: usize,
-        /// The longest allowed, in bytes.
-        max: usize,
-    },
-    /// There are `channels.max_channels` with subscribers.
-    #[error("the server has no room for a further channel")]
-    TooManyChannels,
-    /// What keeps the channels cannot be reached. It may have been published in spite of that; publishing it again may repeat it.
-    #[error("what keeps the channels cannot be reached: {0}")]
-    Unavailable(String),
-}
-
-/// Why [`Channel::history`] could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HistoryError {
-    /// The channel's name is none.
-    #[error("not a name of a channel: it takes 1 to 255 bytes, without control characters")]
-    BadChannel,
-    /// What keeps the channels cannot be reached. Asking again later may help.
-    #[error("what keeps the channels cannot be reached: {0}")]
-    Unavailable(String),
-}
-
-/// Why a request fails, as the client is told.
-type Failure = (ChannelCode, String);
 
 struct Inner {
     config: ChannelsConfig,
@@ -142,18 +68,24 @@ struct Inner {
     last_number: AtomicU64,
     /// What those read who are behind.
     encoded: Encoded,
+    /// Who is subscribed, as far as others have not been told.
+    presence: Presence,
+    counters: Arc<Counters>,
+    /// Longest body of a PAGE, in bytes.
+    max_page: usize,
     /// The sessions that have asked for something.
     subscribers: Mutex<HashMap<SessionId, Arc<Subscriber>>>,
-    /// What is done for sessions: at most two for each.
+    /// What is done for sessions, at most two for each; for channels of state, at most two for each; and one for presence.
     tasks: TaskTracker,
     ended: CancellationToken,
     runtime: Handle,
 }
 
 impl Hub {
-    /// A hub whose engine `make` makes. What it does ends with `ended`. Called in a runtime, which does its work.
+    /// A hub whose engine `make` makes, for sessions with messages of up to `max_message` bytes. What it does ends with `ended`. Called in a runtime, which does its work.
     pub(crate) fn new(
         config: ChannelsConfig,
+        max_message: usize,
         authorize: Option<Authorize>,
         ended: CancellationToken,
         make: impl FnOnce(Arc<dyn Sink>) -> Arc<dyn Engine>,
@@ -165,6 +97,9 @@ impl Hub {
             topics: RwLock::default(),
             last_number: AtomicU64::new(0),
             encoded: Encoded::default(),
+            presence: Presence::default(),
+            counters: Arc::default(),
+            max_page: max_message.saturating_add(MAX_CHANNEL_OVERHEAD).min(MAX_PAGE),
             subscribers: Mutex::default(),
             tasks: TaskTracker::new(),
             ended,
@@ -174,10 +109,27 @@ impl Hub {
 
     /// A channel by its name: 1 to 255 bytes of UTF-8 without control characters. What comes before the first `:` is its namespace.
     pub fn channel(&self, name: impl Into<Arc<str>>) -> Channel {
-        Channel { hub: Arc::clone(&self.0), name: name.into() }
+        Channel::new(Arc::clone(&self.0), name.into())
     }
 
-    /// Whether somebody may do that: the same rules for sessions and for those without one.
+    /// The channels whose names begin with `prefix` and that have subscribers on this server, sorted by name: at most `limit`, those after the name `after`.
+    pub fn channels(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<ChannelInfo> {
+        let topics = self.0.topics.read();
+        let is_meant = |name: &str| name.starts_with(prefix) && after.is_none_or(|after| name > after);
+        let mut meant: Vec<_> = topics.values().filter(|topic| is_meant(&topic.name)).cloned().collect();
+        drop(topics);
+        meant.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let infos =
+            meant.iter().map(|topic| ChannelInfo { name: Arc::clone(&topic.name), subscribers: topic.subscribers() });
+        infos.filter(|info| info.subscribers > 0).take(limit).collect()
+    }
+
+    /// What has been counted so far.
+    pub fn stats(&self) -> HubStats {
+        self.0.counters.stats()
+    }
+
+    /// Whether somebody may do that: the same rules for sessions and for those without one. The name of the channel was checked.
     pub(crate) fn authorize(&self, who: &Identity, action: Action<'_>) -> Result<(), Denied> {
         self.0.authorize(who, action)
     }
@@ -206,85 +158,61 @@ impl fmt::Debug for Hub {
     }
 }
 
-impl Channel {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Publishes to everybody who is subscribed, and says where it stands. Does not wait for any of them. What a namespace allows its clients does not matter here.
+impl Session {
+    /// The channels of the server.
     ///
-    /// # Errors
-    /// [`PublishError`]; but for `Unavailable` it was not published then.
-    pub async fn publish(&self, message: impl Into<Message>) -> Result<Position, PublishError> {
-        if !channel::is_name(&self.name) {
-            return Err(PublishError::BadChannel);
-        }
-        self.hub.publish(&self.name, message.into()).await
-    }
-
-    /// What the channel keeps, the oldest first, at most `limit` publications: after a position, or from the oldest on.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
-    pub async fn history(&self, after: Option<Position>, limit: usize) -> Result<History, HistoryError> {
-        if !channel::is_name(&self.name) {
-            return Err(HistoryError::BadChannel);
-        }
-        let page = Page { publications: limit, bytes: usize::MAX };
-        let history = self.hub.engine.history(&self.name, after, page).await;
-        history.map_err(|error| HistoryError::Unavailable(error.to_string()))
-    }
-
-    /// Sessions of this server that are subscribed.
-    pub fn subscribers(&self) -> usize {
-        self.hub.topics.read().get(&self.name).map_or(0, |topic| topic.subscribers())
-    }
-}
-
-impl fmt::Debug for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel").field("name", &self.name).finish_non_exhaustive()
+    /// # Panics
+    /// Not in a session of a [`Server`](crate::Server): there it always has one.
+    pub fn hub(&self) -> Hub {
+        let handler: Option<&dyn Any> = self.channel_handler().map(|handler| &**handler as &dyn Any);
+        handler.and_then(|handler| handler.downcast_ref::<Hub>()).expect("a server gives its sessions its hub").clone()
     }
 }
 
 impl Inner {
-    async fn publish(&self, name: &str, message: Message) -> Result<Position, PublishError> {
-        let (len, max) = (message.len(), self.config.max_publication_bytes);
-        if len > max {
-            return Err(PublishError::TooLarge { len, max });
-        }
-        let published = self.engine.publish(name, message, retention(&self.namespace(name))).await;
-        published.map_err(|error| match error {
-            EngineError::Full => PublishError::TooManyChannels,
-            EngineError::Unavailable(reason) => PublishError::Unavailable(reason),
-        })
+    fn namespace(&self, name: &str) -> Namespace {
+        let Some(of) = name.strip_prefix(PRESENCE_PREFIX) else {
+            return self.config.namespace(names::namespace(name));
+        };
+        // As much as the other channel may have; and nobody but the hub writes there.
+        let of = self.config.namespace(names::namespace(of));
+        Namespace { kind: Kind::State, subscribe: false, publish: false, history: false, presence: false, ..of }
     }
 
-    fn namespace(&self, name: &str) -> Namespace {
-        self.config.namespace(channel::namespace(name))
+    /// The subscriber of a session, which is one from now on.
+    fn subscriber(&self, session: &Session) -> Arc<Subscriber> {
+        let mut subscribers = self.subscribers.lock();
+        let subscriber = subscribers.entry(session.id());
+        Arc::clone(subscriber.or_insert_with(|| Subscriber::new(session.clone(), Rate::new(&self.config))))
     }
 
     /// Whether the session may ask that at all.
-    fn check(&self, session: &Session, request: &ChannelMessage) -> Result<(), Failure> {
+    fn check(&self, subscriber: &Subscriber, request: &ChannelMessage) -> Result<(), Failure> {
         let (channel, action) = match request {
             ChannelMessage::Subscribe { channel, .. } => (channel, Some(Action::Subscribe { channel })),
-            ChannelMessage::Publish { channel, .. } => (channel, Some(Action::Publish { channel })),
+            ChannelMessage::Publish { channel, .. } | ChannelMessage::Set { channel, .. } => {
+                if !subscriber.rate.allows() {
+                    self.counters.too_fast.add(1);
+                    let max = self.config.publishes_per_second;
+                    return Err((ChannelCode::TooFast, format!("a session may publish {max} times per second")));
+                }
+                (channel, Some(Action::Publish { channel }))
+            }
+            ChannelMessage::History { channel, .. } => (channel, Some(Action::History { channel })),
             ChannelMessage::Unsubscribe { channel, .. } => (channel, None),
             _ => return Ok(()),
         };
-        if !channel::is_name(channel) {
+        if !names::is_name(channel) {
             return Err((ChannelCode::BadChannel, PublishError::BadChannel.to_string()));
         }
-        let authorized = action.map_or(Ok(()), |action| self.authorize(&session.identity(), action));
+        let authorized = action.map_or(Ok(()), |action| self.authorize(&subscriber.session.identity(), action));
         authorized.map_err(|denied| (ChannelCode::NotAllowed, denied.reason))
     }
 
-    fn authorize(&self, who: &Identity, action: Action<'_>) -> Result<(), Denied> {
-        if let Some(authorize) = &self.authorize {
-            return authorize(who, action);
-        }
-        action.allowed_by(&self.config)
+    /// A subscription is over.
+    fn left(self: &Arc<Self>, gone: &Subscription) {
+        self.counters.subscriptions.sub(1);
+        gone.member.iter().for_each(|member| self.tell_presence(member, None));
     }
 
     /// The topic of a channel, for somebody who is about to subscribe: it stays until [`Inner::release`] is called.
@@ -295,21 +223,71 @@ impl Inner {
             return Arc::clone(topic);
         }
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        let topic = Arc::new(Topic::new(name, number, self.namespace(name)));
+        let topic = Topic::new(name, number, self.namespace(name), self.presence_name(name), &self.counters);
+        let topic = Arc::new(topic);
         topic.join();
         topics.insert(Arc::clone(&topic.name), Arc::clone(&topic));
         topic
     }
 
     /// Begins to get what is published in a channel, unless that has begun.
-    async fn start(&self, topic: &Topic) -> Result<(), EngineError> {
+    async fn start(self: &Arc<Self>, topic: &Arc<Topic>) -> Result<(), EngineError> {
         let start = async {
-            let position = self.engine.subscribe(&topic.name, retention(&topic.namespace)).await?;
-            topic.started_at(position);
+            let retention = retention(&topic.namespace);
+            let position = self.engine.subscribe(&topic.name, retention).await?;
+            if let Some(presence) = &topic.presence {
+                // So that it is not forgotten while there are members.
+                let kept = self.engine.subscribe(presence, retention).await;
+                kept.inspect_err(|_| self.engine.unsubscribe(&topic.name))?;
+            }
+            if let Body::Log(log) = &topic.body {
+                log.started_at(position);
+            }
             Ok(())
         };
         topic.started.get_or_try_init(|| start).await?;
+        match &topic.body {
+            Body::State(state) if !state.is_whole() => self.read_state(topic, state).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads what the engine keeps of a channel of state.
+    async fn read_state(self: &Arc<Self>, topic: &Arc<Topic>, state: &state::State) -> Result<(), EngineError> {
+        let values = self.engine.values(&topic.name).await?;
+        self.follow(topic, state.install(values));
         Ok(())
+    }
+
+    /// Does what follows from a change of a channel of state.
+    fn follow(self: &Arc<Self>, topic: &Arc<Topic>, delivered: state::Delivered) {
+        delivered.fallen.iter().for_each(|subscriber| subscriber.fall_behind(self, topic));
+        if delivered.settle {
+            self.spawn(Arc::clone(self).settle(Arc::clone(topic)));
+        }
+        if delivered.read {
+            self.spawn(Arc::clone(self).read_again(Arc::clone(topic)));
+        }
+    }
+
+    /// Sends what has not changed for a while once more, until there is nothing.
+    async fn settle(self: Arc<Self>, topic: Arc<Topic>) {
+        let Body::State(state) = &topic.body else { return };
+        loop {
+            let (fallen, next) = state.settle();
+            fallen.iter().for_each(|subscriber| subscriber.fall_behind(&self, &topic));
+            let Some(next) = next else { return };
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Something was missed.
+    async fn read_again(self: Arc<Self>, topic: Arc<Topic>) {
+        let Body::State(state) = &topic.body else { return };
+        if self.read_state(&topic, state).await.is_err() {
+            let end = (ChannelCode::Unavailable, "the values cannot be read".into());
+            state.fail(&end).iter().for_each(|subscriber| subscriber.fall_behind(&self, &topic));
+        }
     }
 
     /// Who had [joined](Inner::join) is subscribed, or will not be.
@@ -328,6 +306,7 @@ impl Inner {
         topics.remove(&topic.name);
         if topic.started.initialized() {
             self.engine.unsubscribe(&topic.name);
+            topic.presence.iter().for_each(|presence| self.engine.unsubscribe(presence));
         }
         if topics.is_empty() {
             *topics = HashMap::new(); // the memory of many topics is given back
@@ -344,36 +323,43 @@ impl Inner {
         };
         self.tasks.spawn_on(task, &self.runtime);
     }
-}
 
-impl ChannelHandler for Hub {
-    fn handle(&self, session: &Session, request: ChannelMessage) -> Result<(), Close> {
-        let Some(number) = request.request() else { return Ok(()) };
-        if let Err((code, reason)) = self.0.check(session, &request) {
-            session.answer(&ChannelMessage::failed(number, code, reason));
-            return Ok(());
-        }
-        let mut subscribers = self.0.subscribers.lock();
-        let subscriber = subscribers.entry(session.id()).or_insert_with(|| Subscriber::new(session.clone()));
-        let subscriber = Arc::clone(subscriber);
-        drop(subscribers);
-        subscriber.ask(&self.0, request);
-        Ok(())
-    }
-
-    fn closed(&self, session: &Session) {
+    /// Nothing comes of a session any more.
+    fn closed(self: &Arc<Self>, session: &Session) {
         let subscriber = {
-            let mut subscribers = self.0.subscribers.lock();
+            let mut subscribers = self.subscribers.lock();
             let subscriber = subscribers.remove(&session.id());
             if subscribers.is_empty() {
                 *subscribers = HashMap::new(); // the memory of many is given back
             }
             subscriber
         };
-        for topic in subscriber.iter().flat_map(|subscriber| subscriber.end()) {
-            topic.remove(session.id());
-            self.0.tidy(&topic);
+        for gone in subscriber.iter().flat_map(|subscriber| subscriber.end()) {
+            gone.topic.remove(session.id());
+            self.left(&gone);
+            self.tidy(&gone.topic);
         }
+    }
+}
+
+impl ChannelHandler for Hub {
+    fn handle(&self, session: &Session, request: ChannelMessage) -> Result<(), Close> {
+        let Some(number) = request.request() else { return Ok(()) };
+        let subscriber = self.0.subscriber(session);
+        match self.0.check(&subscriber, &request) {
+            Ok(()) => subscriber.ask(&self.0, request),
+            Err((code, reason)) => session.answer(&ChannelMessage::failed(number, code, reason)),
+        }
+        Ok(())
+    }
+
+    fn refreshed(&self, session: &Session) {
+        let subscriber = self.0.subscribers.lock().get(&session.id()).cloned();
+        subscriber.iter().for_each(|subscriber| subscriber.review(&self.0));
+    }
+
+    fn closed(&self, session: &Session) {
+        self.0.closed(session);
     }
 }
 
@@ -384,14 +370,29 @@ impl Sink for Arrivals {
     fn publication(&self, channel: &str, epoch: u64, publication: &Publication) {
         let Some(hub) = self.0.upgrade() else { return };
         let topic = hub.topics.read().get(channel).cloned();
-        if let Some(topic) = topic {
-            for subscriber in topic.deliver(epoch, publication) {
-                subscriber.fall_behind(&hub, &topic);
-            }
+        if let Some(topic) = topic
+            && let Body::Log(log) = &topic.body
+        {
+            log.deliver(epoch, publication).iter().for_each(|subscriber| subscriber.fall_behind(&hub, &topic));
+        }
+    }
+
+    fn change(&self, channel: &str, epoch: u64, change: &Change) {
+        let Some(hub) = self.0.upgrade() else { return };
+        let topic = hub.topics.read().get(channel).cloned();
+        if let Some(topic) = topic
+            && let Body::State(state) = &topic.body
+        {
+            hub.follow(&topic, state.deliver(epoch, change));
         }
     }
 }
 
 fn retention(namespace: &Namespace) -> Retention {
-    Retention { count: namespace.history_count, bytes: namespace.history_bytes, age: namespace.history_age }
+    Retention {
+        count: namespace.history_count,
+        bytes: namespace.history_bytes,
+        age: namespace.history_age,
+        keys: namespace.max_keys,
+    }
 }

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use throughline_protocol::channel::{self, Position};
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
-use super::topic::Topic;
+use super::topic::{Body, Topic};
 use super::{Hub, Inner};
+use crate::config::Kind;
 use crate::engine::{EngineError, History, Page, Publication};
 
 /// Publications of one channel that wait for its readers, in all: as many as a reader reads of the history at once.
 const ARRIVALS: usize = 64;
 
 /// What a reader reads of the history at once, and holds while its client takes it.
-const PIECE: Page = Page { publications: ARRIVALS, bytes: 64 * 1024 };
+const PIECE: Page = Page { publications: ARRIVALS, bytes: 64 * 1024, newest: false };
 
 /// What one answer takes of a history, in bytes: four times the longest publication of the default configuration.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -48,6 +49,9 @@ pub(crate) enum ReadError {
     /// The channel's name is none.
     #[error("not a name of a channel: it takes 1 to 255 bytes, without control characters")]
     BadChannel,
+    /// It is a channel of state.
+    #[error("the channel is one of state: it has values, and no publications to read")]
+    WrongKind,
     /// There are `channels.max_channels` with subscribers.
     #[error("the server has no room for a further channel")]
     TooManyChannels,
@@ -70,9 +74,10 @@ impl Hub {
             return Err(ReadError::BadChannel);
         }
         let joined = Joined { topic: self.0.join(channel), hub: Arc::clone(&self.0) };
+        let Body::Log(log) = &joined.topic.body else { return Err(ReadError::WrongKind) };
         self.0.start(&joined.topic).await?;
         // From now on, what is published arrives; what was before is in the history.
-        let (newest, arrivals) = joined.topic.read();
+        let (newest, arrivals) = log.read();
         let cursor = after.unwrap_or(newest);
         Ok(Reader { joined, arrivals, cursor, is_behind: after.is_some(), piece: VecDeque::new() })
     }
@@ -87,7 +92,10 @@ impl Hub {
         if !channel::is_name(channel) {
             return Err(ReadError::BadChannel);
         }
-        Ok(self.0.read_on(channel, after, Page { publications: limit, bytes: PAGE_BYTES }).await?)
+        if self.0.namespace(channel).kind != Kind::Log {
+            return Err(ReadError::WrongKind);
+        }
+        Ok(self.0.read_on(channel, after, Page { publications: limit, bytes: PAGE_BYTES, newest: false }).await?)
     }
 }
 
@@ -187,7 +195,7 @@ impl From<EngineError> for ReadError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Full => Self::TooManyChannels,
-            EngineError::Unavailable(_) => Self::Unavailable, // why is for the server's operator
+            _ => Self::Unavailable, // why is for the server's operator
         }
     }
 }

@@ -6,12 +6,13 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use throughline_protocol::limits::ACK_DELAY_US;
 use throughline_protocol::machine::{Config as MachineConfig, LinkTraits};
-use throughline_protocol::{Decoder, Frame, Machine, ResumeKey};
+use throughline_protocol::{Decoder, Frame, Machine, Message, Position, ResumeKey, channel};
 use tokio::sync::watch;
 
 use super::*;
 use crate::config::Slow;
 use crate::engine::memory::{Bounds, MemoryEngine};
+use crate::engine::{History, Page, State};
 use crate::session::Identity;
 use crate::session::shared::{Shared, now};
 
@@ -39,6 +40,12 @@ impl Sink for Delivery {
     fn publication(&self, channel: &str, epoch: u64, publication: &Publication) {
         for _ in 0..self.times.load(Ordering::SeqCst) {
             self.hub.publication(channel, epoch, publication);
+        }
+    }
+
+    fn change(&self, channel: &str, epoch: u64, change: &Change) {
+        for _ in 0..self.times.load(Ordering::SeqCst) {
+            self.hub.change(channel, epoch, change);
         }
     }
 }
@@ -88,6 +95,20 @@ impl Engine for Scripted {
         self.after_all(self.memory.history(channel, after, page)).boxed()
     }
 
+    fn set<'a>(
+        &'a self,
+        channel: &'a str,
+        key: &'a str,
+        message: Option<Message>,
+        retention: Retention,
+    ) -> BoxFuture<'a, Result<Position, EngineError>> {
+        self.after_all(self.memory.set(channel, key, message, retention)).boxed()
+    }
+
+    fn values<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<State, EngineError>> {
+        self.after_all(self.memory.values(channel)).boxed()
+    }
+
     fn run(&self) -> BoxFuture<'_, ()> {
         self.memory.run()
     }
@@ -104,7 +125,7 @@ impl Stage {
         let mut config = ChannelsConfig::default();
         config.namespaces.insert(String::new(), Namespace { subscribe: true, publish: true, ..namespace });
         let mut engine = None;
-        let hub = Hub::new(config, None, CancellationToken::new(), |sink| {
+        let hub = Hub::new(config, 1 << 20, None, CancellationToken::new(), |sink| {
             let delivery = Arc::new(Delivery { times: AtomicU64::new(1), hub: sink });
             let bounds = Bounds { channels: 100, bytes: 1 << 24 };
             let scripted = Arc::new(Scripted {
@@ -275,7 +296,7 @@ async fn an_engine_that_is_down_fails_what_needs_it_and_nothing_else() {
     assert_eq!(stage.held(), [0, 1, 0]);
     let room = stage.hub.channel("a");
     assert!(matches!(room.publish("x").await, Err(PublishError::Unavailable(_))));
-    assert!(matches!(room.history(None, 1).await, Err(HistoryError::Unavailable(_))));
+    assert!(matches!(room.history(HistoryQuery::ALL).await, Err(HistoryError::Unavailable(_))));
     stage.is_down(false);
     pair.subscribe(&stage, "a", None);
     pair.publish(&stage, "a");
@@ -499,7 +520,7 @@ async fn what_a_client_published_before_its_end_is_published() {
     pair.end(&stage);
     stage.hold(false);
     settle().await;
-    assert_eq!(stage.hub.channel("a").history(None, 9).await.expect("it is there").newest.offset, 2);
+    assert_eq!(stage.hub.channel("a").history(HistoryQuery::ALL).await.expect("it is there").newest.offset, 2);
     assert_eq!(stage.held(), [0, 0, 0]);
 }
 

@@ -1,19 +1,16 @@
-//! One channel on this node, as long as somebody is subscribed to it here.
+//! One channel on this node, as long as somebody is subscribed to it here: a log or one of state.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
-use parking_lot::Mutex;
-use throughline_protocol::channel::Position;
-use throughline_protocol::{ChannelCode, ChannelMessage, SessionId, TrySendError};
-use tokio::sync::{OnceCell, broadcast};
+use bytestring::ByteString;
+use throughline_protocol::{ChannelCode, SessionId, TrySendError};
+use tokio::sync::OnceCell;
 
-use super::encoded::{Encoded, encode};
-use super::reader::{Arrived, Readers};
-use super::subscriber::Subscriber;
-use crate::config::{Namespace, Slow};
-use crate::engine::{History, Publication};
+use super::log::Log;
+use super::state::State;
+use super::stats::Counters;
+use crate::config::{Kind, Namespace};
 
 /// A channel with its subscribers.
 pub(super) struct Topic {
@@ -21,54 +18,35 @@ pub(super) struct Topic {
     /// What stands for it on the wire.
     pub(super) number: u64,
     pub(super) namespace: Namespace,
+    /// The channel that tells who is subscribed, if that is kept.
+    pub(super) presence: Option<Arc<str>>,
     /// Set once the engine hands over what is published.
     pub(super) started: OnceCell<()>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Of the newest publication that has come here.
-    newest: Position,
+    pub(super) body: Body,
     /// Sessions that are about to subscribe.
-    joining: usize,
-    cursors: HashMap<SessionId, Cursor>,
-    readers: Readers,
+    joining: AtomicUsize,
 }
 
-/// One subscriber.
-struct Cursor {
-    subscriber: Arc<Subscriber>,
-    /// The offset of what it was given last.
-    sent: u64,
-    /// It is given nothing as it comes: it reads the history first.
-    is_behind: bool,
-    /// The server ends the subscription, as soon as there is room to say so.
-    end: Option<(ChannelCode, &'static str)>,
+/// What differs between the kinds of channels.
+pub(super) enum Body {
+    Log(Log),
+    State(State),
 }
 
-/// A piece of history for one subscriber.
-pub(super) struct Piece {
-    after: Position,
-    newest: Position,
-    complete: bool,
-    publications: VecDeque<Arc<Publication>>,
-}
+/// Why the server ends a subscription.
+pub(super) type End = (ChannelCode, String);
 
-/// What a subscriber that was behind needs.
-pub(super) enum Need {
-    /// To read the history after this position.
-    History(Position),
-    /// Room in its session.
-    Room,
-    /// Nothing: it has caught up, or is not subscribed.
-    Nothing,
-    /// Nothing any more: its subscription was ended just now.
-    Ended,
+/// How a subscription begins.
+#[derive(Debug, Clone)]
+pub(super) enum Opening {
+    /// The client has asked for it, and said this of itself: SUBSCRIBED.
+    Asked { request: u64, about: Option<ByteString> },
+    /// The server does it by itself: ADDED.
+    Added,
 }
 
 /// Why something was not sent.
-enum Unsent {
+pub(super) enum Unsent {
     /// The session has no room now.
     Full,
     /// The session is over.
@@ -76,235 +54,68 @@ enum Unsent {
 }
 
 impl Topic {
-    pub(super) fn new(name: &str, number: u64, namespace: Namespace) -> Self {
-        Self { name: name.into(), number, namespace, started: OnceCell::new(), state: Mutex::default() }
+    pub(super) fn new(
+        name: &str,
+        number: u64,
+        namespace: Namespace,
+        presence: Option<Arc<str>>,
+        counters: &Arc<Counters>,
+    ) -> Self {
+        let body = match namespace.kind {
+            Kind::Log => Body::Log(Log::new(number, namespace.slow, Arc::clone(counters))),
+            Kind::State => Body::State(State::new(number, namespace.max_keys, Arc::clone(counters))),
+        };
+        let (started, joining) = (OnceCell::new(), AtomicUsize::new(0));
+        Self { name: name.into(), number, namespace, presence, started, body, joining }
     }
 
     pub(super) fn join(&self) {
-        self.state.lock().joining += 1;
+        self.joining.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn leave(&self) {
-        self.state.lock().joining -= 1;
+        self.joining.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        let state = self.state.lock();
-        state.joining == 0 && state.cursors.is_empty()
+        self.joining.load(Ordering::SeqCst) == 0 && self.subscribers() == 0
     }
 
     pub(super) fn subscribers(&self) -> usize {
-        self.state.lock().cursors.len()
-    }
-
-    /// The position of the newest publication, and what comes after it.
-    pub(super) fn read(&self) -> (Position, broadcast::Receiver<Arrived>) {
-        let mut state = self.state.lock();
-        (state.newest, state.readers.add())
-    }
-
-    /// The engine hands over what comes after this position. Some of that may have come before this was known.
-    pub(super) fn started_at(&self, position: Position) {
-        let mut state = self.state.lock();
-        if state.newest.epoch != position.epoch || state.newest.offset < position.offset {
-            state.newest = position;
+        match &self.body {
+            Body::Log(log) => log.subscribers(),
+            Body::State(state) => state.subscribers(),
         }
     }
 
-    /// Gives a publication to everybody who is at the head. Returns those who have fallen behind by it.
-    pub(super) fn deliver(&self, epoch: u64, publication: &Publication) -> Vec<Arc<Subscriber>> {
-        let mut state = self.state.lock();
-        let State { newest, cursors, readers, .. } = &mut *state;
-        let offset = publication.offset;
-        let begins_anew = newest.epoch != epoch;
-        if !begins_anew && offset <= newest.offset {
-            return Vec::new(); // it has come before
-        }
-        *newest = Position { epoch, offset };
-        readers.deliver(*newest, publication);
-        let mut fallen = Vec::new();
-        if begins_anew {
-            // What was missed has no offset in the new count.
-            for cursor in cursors.values_mut() {
-                cursor.end = Some(BEGAN_ANEW);
-                cursor.is_behind = true;
-                fallen.push(Arc::clone(&cursor.subscriber));
-            }
-            return fallen;
-        }
-        let mut encoded = None; // once for all
-        cursors.retain(|_, cursor| {
-            if cursor.is_behind || offset <= cursor.sent {
-                return true;
-            }
-            // After a hole everybody reads what is missing.
-            let sent = if offset == cursor.sent + 1 {
-                let bytes = encoded.get_or_insert_with(|| encode(self.number, publication));
-                cursor.send(bytes.clone())
-            } else {
-                Err(Unsent::Full)
-            };
-            match sent {
-                Ok(()) => cursor.sent = offset,
-                Err(Unsent::Full) => {
-                    cursor.is_behind = true;
-                    fallen.push(Arc::clone(&cursor.subscriber));
-                }
-                Err(Unsent::Gone) => return false,
-            }
-            true
-        });
-        fallen
-    }
-
-    /// Subscribes, and answers the request. `since` is the position that was asked for, with the history after it. Returns whether the subscriber has more to read.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        subscriber: &Arc<Subscriber>,
-        request: u64,
-        since: Option<(Position, History)>,
-        encoded: &Encoded,
-    ) -> bool {
-        let mut state = self.state.lock();
-        if !subscriber.enter(self) {
-            return false;
-        }
-        let newest = state.newest;
-        let recovered = since.filter(|(position, history)| history.complete && position.epoch == newest.epoch);
-        let position = recovered.as_ref().map_or(newest, |(position, _)| *position);
-        let answer = ChannelMessage::Subscribed {
-            request,
-            number: self.number,
-            recovered: recovered.is_some(),
-            state: false,
-            position,
-        };
-        subscriber.session.answer(&answer);
-        let subscriber = Arc::clone(subscriber);
-        // The history may know of more than has come here.
-        let has_missed = recovered.as_ref().is_some_and(|(_, history)| !history.publications.is_empty());
-        let is_behind = has_missed || position.offset < newest.offset;
-        let id = subscriber.session.id();
-        state.cursors.insert(id, Cursor { subscriber, sent: position.offset, is_behind, end: None });
-        drop(state);
-        if let Some((position, history)) = recovered {
-            // What was read already need not be read again.
-            self.give(id, &mut Piece::new(position, history), encoded);
-        }
-        self.is_behind(id)
-    }
-
+    /// A session is subscribed no more.
     pub(super) fn remove(&self, id: SessionId) {
-        let mut state = self.state.lock();
-        state.cursors.remove(&id);
-        if state.cursors.is_empty() {
-            state.cursors = HashMap::new(); // the memory of many is given back
+        match &self.body {
+            Body::Log(log) => log.remove(id),
+            Body::State(state) => state.remove(id),
         }
     }
 
-    pub(super) fn is_behind(&self, id: SessionId) -> bool {
-        self.state.lock().cursors.get(&id).is_some_and(|cursor| cursor.is_behind)
-    }
-
-    /// What a subscriber that was behind needs now. Ends its subscription, if that is due.
-    pub(super) fn need(&self, id: SessionId) -> Need {
-        let mut state = self.state.lock();
-        let epoch = state.newest.epoch;
-        let Some(cursor) = state.cursors.get(&id).filter(|cursor| cursor.is_behind) else { return Need::Nothing };
-        let Some((code, reason)) = cursor.end else {
-            return Need::History(Position { epoch, offset: cursor.sent });
-        };
-        let last = ChannelMessage::unsubscribed(self.number, code, reason);
-        if let Err(Unsent::Full) = cursor.send(last.encode()) {
-            return Need::Room;
-        }
-        cursor.subscriber.forget(self);
-        state.cursors.remove(&id);
-        Need::Ended
-    }
-
-    /// Ends a subscription, as soon as there is room to say so.
-    pub(super) fn end(&self, id: SessionId, code: ChannelCode, reason: &'static str) {
-        if let Some(cursor) = self.state.lock().cursors.get_mut(&id) {
-            cursor.end = Some((code, reason));
-            cursor.is_behind = true;
-        }
-    }
-
-    /// Gives a subscriber that is behind what comes next of a piece of history. True when there was no room for all of it.
-    pub(super) fn give(&self, id: SessionId, piece: &mut Piece, encoded: &Encoded) -> bool {
-        let mut state = self.state.lock();
-        let State { newest, cursors, .. } = &mut *state;
-        let Some(cursor) = cursors.get_mut(&id).filter(|cursor| cursor.is_behind && cursor.end.is_none()) else {
-            return false;
-        };
-        if piece.after.epoch != newest.epoch {
-            return false; // it was read for a subscription that this session has ended since
-        }
-        if piece.newest.epoch != newest.epoch {
-            cursor.end = Some(BEGAN_ANEW);
-            return false;
-        }
-        let mut given = Ok(());
-        if !piece.complete && cursor.sent == piece.after.offset {
-            if self.namespace.slow == Slow::Disconnect {
-                cursor.end = Some((ChannelCode::TooSlow, "the history does not reach back to what is missing"));
-                return false;
-            }
-            given = cursor.skip(self.number, piece);
-        }
-        match given.and_then(|()| cursor.give(self.number, piece, encoded)) {
-            Ok(()) => {
-                cursor.is_behind = cursor.sent < newest.offset;
-                false
-            }
-            Err(Unsent::Full) => true,
-            Err(Unsent::Gone) => {
-                cursors.remove(&id);
-                false
-            }
+    /// Ends a subscription, as soon as there is room to say so: the session is behind until then.
+    pub(super) fn end(&self, id: SessionId, end: End) {
+        match &self.body {
+            Body::Log(log) => log.end(id, end),
+            Body::State(state) => state.end(id, end),
         }
     }
 }
 
-const BEGAN_ANEW: (ChannelCode, &str) = (ChannelCode::Unavailable, "the channel began anew: subscribe again");
+/// What the subscribers of a count are told that has begun anew.
+pub(super) fn began_anew() -> End {
+    (ChannelCode::Unavailable, "the channel began anew: subscribe again".into())
+}
 
-impl Cursor {
-    fn send(&self, message: Bytes) -> Result<(), Unsent> {
-        self.subscriber.session.try_send_channel(message).map_err(|error| match error {
-            TrySendError::Full => Unsent::Full,
+impl From<TrySendError> for Unsent {
+    fn from(error: TrySendError) -> Self {
+        match error {
+            TrySendError::Full => Self::Full,
             // What is too long for a session was too long to be published.
-            TrySendError::Closed(_) | TrySendError::TooLarge { .. } => Unsent::Gone,
-        })
-    }
-
-    /// Sends what comes next of a piece.
-    fn give(&mut self, number: u64, piece: &mut Piece, encoded: &Encoded) -> Result<(), Unsent> {
-        while let Some(publication) = piece.publications.front() {
-            if publication.offset > self.sent + 1 {
-                break; // it was read for a subscription that this session has ended since
-            }
-            if publication.offset == self.sent + 1 {
-                self.send(encoded.publication(number, piece.after.epoch, publication))?;
-                self.sent = publication.offset;
-            }
-            piece.publications.pop_front();
+            TrySendError::Closed(_) | TrySendError::TooLarge { .. } => Self::Gone,
         }
-        Ok(())
-    }
-
-    /// Goes on with what the history still has.
-    fn skip(&mut self, number: u64, piece: &Piece) -> Result<(), Unsent> {
-        let offset = piece.publications.front().map_or(piece.newest.offset, |oldest| oldest.offset - 1);
-        self.send(ChannelMessage::Skipped { number, offset }.encode())?;
-        self.sent = offset;
-        Ok(())
-    }
-}
-
-impl Piece {
-    pub(super) fn new(after: Position, history: History) -> Self {
-        let History { newest, complete, publications } = history;
-        Self { after, newest, complete, publications: publications.into() }
     }
 }

@@ -1,5 +1,6 @@
 //! Channel messages of a session: from its machine to whoever handles channels.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use super::shared::Shared;
 mod tests;
 
 /// Handles what clients say about channels: the hub.
-pub(crate) trait ChannelHandler: Send + Sync {
-    /// A request of this session: SUBSCRIBE, UNSUBSCRIBE or PUBLISH, each with a number above those before. Owes one [`Session::answer`], now or later. One session's
+pub(crate) trait ChannelHandler: Any + Send + Sync {
+    /// A request of this session: each with a number above those before. Owes one [`Session::answer`], now or later. One session's
     /// requests come one after the other, from its driver: this must not block.
     ///
     /// # Errors

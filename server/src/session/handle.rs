@@ -12,6 +12,7 @@ use throughline_protocol::{
 };
 
 use super::Identity;
+use super::channels::ChannelHandler;
 use super::requests::{Answer, Request};
 use super::shared::Shared;
 use super::stream::{OpenStreamError, Stream};
@@ -202,6 +203,17 @@ impl Session {
             self.0.wake_driver();
         }
         Ok(())
+    }
+
+    /// Who handles what is said about channels.
+    pub(crate) fn channel_handler(&self) -> Option<&Arc<dyn ChannelHandler>> {
+        self.0.channels()
+    }
+
+    /// Whoever handles channels begins something by itself, and is told of the session's end from now on. False when that was too late.
+    pub(crate) fn begin_channels(&self) -> bool {
+        self.0.begin_channels();
+        !self.0.lock().over
     }
 
     /// Answers a request about channels, also when the buffer is full. Says nothing to a session that has ended.

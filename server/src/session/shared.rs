@@ -183,6 +183,11 @@ impl Shared {
         }
     }
 
+    /// Who handles what is said about channels.
+    pub(super) fn channels(&self) -> Option<&Arc<dyn ChannelHandler>> {
+        self.channels.as_ref()
+    }
+
     /// The client says something about channels: who handles it. From now on that is told of the session's end.
     pub(super) fn begin_channels(&self) -> Option<&Arc<dyn ChannelHandler>> {
         let handler = self.channels.as_ref()?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use throughline::{Action, Denied, HistoryError, Identity, Position, PublishError, Transport};
+use throughline::{Action, Denied, HistoryError, HistoryQuery, Identity, Position, PublishError, Transport};
 use throughline_protocol::{ChannelCode, ChannelMessage, Code};
 
 use crate::client::Channels;
@@ -47,7 +47,7 @@ async fn what_was_published_before_a_close_is_published(transport: Transport) {
     let room = server.hub().channel("room:a");
     server.drain(Duration::from_secs(10)).await;
     assert_eq!(room.subscribers(), 0);
-    let history = room.history(None, usize::MAX).await.unwrap();
+    let history = room.history(HistoryQuery::ALL).await.unwrap();
     assert_eq!((history.newest.offset, history.publications.len(), history.complete), (20, 20, true));
 }
 
@@ -126,7 +126,7 @@ async fn names_are_checked() {
         assert_eq!(client.unsubscribe(name).await, Err(ChannelCode::BadChannel), "{name:?}");
         let channel = server.hub().channel(name);
         assert_eq!(channel.publish("x").await, Err(PublishError::BadChannel));
-        assert_eq!(channel.history(None, 1).await, Err(HistoryError::BadChannel));
+        assert_eq!(channel.history(HistoryQuery::newest(1)).await, Err(HistoryError::BadChannel));
     }
 }
 
@@ -216,13 +216,13 @@ async fn the_server_reads_a_history_in_pieces() {
     let Running { server, .. } = &start(config(), |builder| builder).await;
     let room = server.hub().channel("room:a");
     assert_eq!(room.name(), "room:a");
-    let nothing = room.history(None, 10).await.unwrap();
+    let nothing = room.history(HistoryQuery::ALL).await.unwrap();
     assert_eq!((nothing.newest, nothing.complete), (Position::default(), true));
     let mut newest = Position::default();
     for text in ["1", "2", "3", "4", "5"] {
         newest = room.publish(text).await.unwrap();
     }
-    let piece = room.history(Some(Position { offset: 1, ..newest }), 3).await.unwrap();
+    let piece = room.history(HistoryQuery::after(Position { offset: 1, ..newest }, 3)).await.unwrap();
     let texts: Vec<_> = piece.publications.iter().map(|publication| publication.message.as_text().unwrap()).collect();
     assert_eq!((texts, piece.newest, piece.complete), (vec!["2", "3", "4"], newest, true));
 }
@@ -241,5 +241,5 @@ async fn a_client_that_asks_and_does_not_read_is_answered_when_it_does() {
         let answer = client.answer(request).await;
         assert!(matches!(answer, ChannelMessage::Done { position, .. } if position.offset == offset), "{answer:?}");
     }
-    assert_eq!(server.hub().channel("room:a").history(None, 0).await.unwrap().newest.offset, 10_000);
+    assert_eq!(server.hub().channel("room:a").history(HistoryQuery::newest(0)).await.unwrap().newest.offset, 10_000);
 }

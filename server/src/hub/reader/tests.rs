@@ -13,7 +13,7 @@ fn hub(history_count: usize) -> Hub {
     let namespace = Namespace { history_count, history_age: Duration::from_secs(60), ..Namespace::default() };
     config.namespaces.insert(String::new(), namespace);
     let bounds = Bounds { channels: 2, bytes: 1 << 24 };
-    Hub::new(config, None, CancellationToken::new(), |sink| Arc::new(MemoryEngine::new(bounds, sink)))
+    Hub::new(config, 1 << 20, None, CancellationToken::new(), |sink| Arc::new(MemoryEngine::new(bounds, sink)))
 }
 
 async fn publish(hub: &Hub, count: usize) -> Position {
