@@ -9,7 +9,9 @@ import { decodePacket } from '../src/protocol/codec.js';
 import type { Frame } from '../src/protocol/frames.js';
 import { StreamError } from '../src/protocol/half.js';
 import { Machine } from '../src/protocol/machine.js';
+import { ANSWER } from '../src/protocol/requests.js';
 import { encodeChannelMessage } from './hub.js';
+import { encodeRequestMessage } from './requests.js';
 
 type Random = (below: number) => number;
 
@@ -33,7 +35,7 @@ class Side {
   readonly machine = new Machine();
   readonly handles = new Map<number, Handle>();
   readonly got: string[] = [];
-  /** Offsets of publications, which lie between the messages. */
+  /** Offsets of publications and numbers of answers, which lie between the messages. */
   readonly offsets: number[] = [];
   sent = 0;
   published = 0;
@@ -99,6 +101,8 @@ class Pair {
           handles.set(event.id, fresh());
         } else if (event.type === 'channel') {
           offsets.push(event.message.op === PUBLICATION ? event.message.offset : NaN);
+        } else if (event.type === 'request') {
+          offsets.push(event.message.id);
         }
       }
       this.#route(index);
@@ -188,8 +192,13 @@ function act(side: Side, who: number, random: Random): void {
     }
     case 1:
       if (random(2)) {
-        const publication = { number: 1, offset: ++side.published, data: new Uint8Array(random(3000)) };
-        machine.sendControl(encodeChannelMessage({ op: PUBLICATION, ...publication }));
+        const number = ++side.published;
+        const data = new Uint8Array(random(3000));
+        machine.sendControl(
+          random(2)
+            ? encodeChannelMessage({ op: PUBLICATION, number: 1, offset: number, data })
+            : encodeRequestMessage({ op: ANSWER, id: number, data }),
+        );
       }
       machine.send(true, new TextEncoder().encode(`message ${side.sent++} ${'x'.repeat(random(3000))}`));
       break;
