@@ -157,10 +157,7 @@ async fn start(config: Config) -> Result<Server, Failure> {
         AuthError::Read { .. } => Failure::machine(error),
         _ => Failure::usage(error),
     })?;
-    let (authenticate, authorize, channels) = (tokens.clone(), tokens, config.channels.clone());
-    let builder = Server::builder()
-        .authenticate(move |open| authenticate.authenticate(open))
-        .authorize(move |who, action| action.allowed_by(&channels).or_else(|_| authorize.authorize(who, action)));
+    let builder = Server::builder().tokens(tokens);
     let builder = match config.application {
         Application::Echo => builder.on_session(echo),
         Application::Arena => {

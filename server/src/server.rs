@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::auth::Tokens;
 use crate::certificates::{CertificateError, Certificates};
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{ChannelsConfig, Config, ConfigError, Limits};
 use crate::engine::memory::{Bounds, MemoryEngine};
 use crate::gateway::registry::Registry;
 use crate::gateway::routes::{self, QuicInfo};
@@ -56,6 +57,7 @@ pub struct Builder {
     routes: Router,
     authenticate: Authenticate,
     authorize: Option<Authorize>,
+    tokens: Option<Tokens>,
     on_session: OnSession,
 }
 
@@ -92,6 +94,7 @@ impl Server {
             routes: Router::new(),
             authenticate: Box::new(|_| std::future::ready(Ok(Identity::anonymous())).boxed()),
             authorize: None,
+            tokens: None,
             on_session: Box::new(|session| async move { while session.recv().await.is_some() {} }.boxed()),
         }
     }
@@ -202,6 +205,13 @@ impl Builder {
         self
     }
 
+    /// Lets tokens decide: [`Tokens::authenticate`] about openings, and, unless there is [`Builder::authorize`], about channels what their namespace allows everybody,
+    /// or [`Tokens::authorize`].
+    pub fn tokens(mut self, tokens: Tokens) -> Self {
+        self.tokens = Some(tokens.clone());
+        self.authenticate(move |open| tokens.authenticate(open))
+    }
+
     /// The application: called once for each session, in a task of its own. When it returns, the session is closed with code 0; when it
     /// panics, with `INTERNAL_ERROR`.
     pub fn on_session<F, Fut>(mut self, on_session: F) -> Self
@@ -239,9 +249,10 @@ impl Builder {
         let mut channels = config.channels.clone();
         // A publication has to fit into a message.
         channels.max_publication_bytes = channels.max_publication_bytes.min(config.limits.max_message_bytes);
+        let authorize = self.authorize.or_else(|| Some(by_tokens(self.tokens?, config.channels.clone())));
         let bounds = Bounds { channels: channels.max_channels, bytes: channels.max_history_bytes };
         let max_message = config.limits.max_message_bytes;
-        let hub = Hub::new(channels, max_message, self.authorize, running.clone(), |sink| {
+        let hub = Hub::new(channels, max_message, authorize, running.clone(), |sink| {
             Arc::new(MemoryEngine::new(bounds, sink))
         });
 
@@ -330,6 +341,10 @@ impl Builder {
         }
         Ok(server)
     }
+}
+
+fn by_tokens(tokens: Tokens, channels: ChannelsConfig) -> Authorize {
+    Box::new(move |who, action| action.allowed_by(&channels).or_else(|_| tokens.authorize(who, action)))
 }
 
 /// What the configuration says, for the layer below.

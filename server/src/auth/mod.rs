@@ -11,7 +11,7 @@
 //!     keys: vec![AuthKey::secret(std::env::var("TOKEN_SECRET")?)],
 //!     ..AuthConfig::default()
 //! })?;
-//! let server = Server::builder().authenticate(move |open| tokens.authenticate(open)).start().await?;
+//! let server = Server::builder().tokens(tokens).start().await?;
 //! # drop(server);
 //! # Ok(())
 //! # }

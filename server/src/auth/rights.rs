@@ -5,19 +5,13 @@ use throughline_protocol::channel;
 
 use crate::hub::Action;
 
-/// What comes before the name of a channel in that of its presence.
-const PRESENCE: &str = "$presence:";
-
 /// What a token can allow, by the names that it uses.
 const ACTIONS: [&str; 4] = ["subscribe", "publish", "history", "presence"];
 
 /// Whether the claim allows it. One that [`check`] has refused allows nothing.
 pub(super) fn allows(claim: &Value, action: Action<'_>) -> bool {
     let (channel, wanted) = match action {
-        Action::Subscribe { channel } => match channel.strip_prefix(PRESENCE) {
-            Some(channel) => (channel, "presence"),
-            None => (channel, "subscribe"),
-        },
+        Action::Subscribe { channel } => (channel, "subscribe"),
         Action::Publish { channel } => (channel, "publish"),
         Action::History { channel } => (channel, "history"),
         Action::Presence { channel } => (channel, "presence"),
@@ -92,6 +86,10 @@ mod tests {
         allows(claim, Action::Subscribe { channel })
     }
 
+    fn presence(claim: &Value, channel: &str) -> bool {
+        allows(claim, Action::Presence { channel })
+    }
+
     #[test]
     fn a_list_lets_subscribe_and_nothing_else() {
         let claim = json!(["news", "room:*"]);
@@ -108,7 +106,9 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(subscribe(&claim, channel), allowed, "{channel}");
-            assert!(!allows(&claim, Action::Publish { channel }), "{channel}");
+            for other in [Action::Publish { channel }, Action::History { channel }, Action::Presence { channel }] {
+                assert!(!allows(&claim, other), "{channel}");
+            }
         }
     }
 
@@ -116,19 +116,19 @@ mod tests {
     fn a_map_says_what_may_be_done() {
         let claim = json!({ "a": ["subscribe", "presence"], "b:*": "publish", "b:1": ["subscribe"], "c": [] });
         assert_eq!(check(&claim), Ok(()));
-        assert!(subscribe(&claim, "a") && subscribe(&claim, "$presence:a"));
-        assert!(!allows(&claim, Action::Publish { channel: "a" }));
+        assert!(subscribe(&claim, "a") && presence(&claim, "a"));
+        assert!(!allows(&claim, Action::Publish { channel: "a" }) && !allows(&claim, Action::History { channel: "a" }));
         assert!(allows(&claim, Action::Publish { channel: "b:1" }) && subscribe(&claim, "b:1"));
         assert!(allows(&claim, Action::Publish { channel: "b:2" }) && !subscribe(&claim, "b:2"));
-        assert!(!subscribe(&claim, "$presence:b:1") && !subscribe(&claim, "c") && !subscribe(&claim, "d"));
+        assert!(!presence(&claim, "b:1") && !subscribe(&claim, "c") && !subscribe(&claim, "d"));
     }
 
     #[test]
     fn a_star_alone_is_every_channel_but_the_servers_own() {
-        let claim = json!({ "*": ["subscribe", "publish", "presence"] });
+        let claim = json!({ "*": ["subscribe", "publish", "history", "presence"] });
         assert_eq!(check(&claim), Ok(()));
-        assert!(subscribe(&claim, "a") && subscribe(&claim, "$presence:a"));
-        assert!(!subscribe(&claim, "$other") && !subscribe(&claim, "$presence:$presence:a"));
+        assert!(subscribe(&claim, "a") && presence(&claim, "a") && allows(&claim, Action::History { channel: "a" }));
+        assert!(!subscribe(&claim, "$other") && !subscribe(&claim, "$presence:a") && !presence(&claim, "$presence:a"));
         assert!(!allows(&claim, Action::Publish { channel: "$presence:a" }));
     }
 
