@@ -56,7 +56,7 @@ pub(super) fn member(who: &Identity, about: Option<&str>) -> Message {
 impl Inner {
     /// The name of the channel that tells who is subscribed to this one, if that is kept. One that would be too long for a name is not.
     pub(super) fn presence_name(&self, channel: &str) -> Option<Arc<str>> {
-        let is_kept = !channel.starts_with('$') && self.namespace(channel).presence;
+        let is_kept = channel::is_name(channel) && !channel.starts_with('$') && self.namespace(channel).presence;
         is_kept.then(|| format!("{PRESENCE_PREFIX}{channel}").into()).filter(|name: &Arc<str>| channel::is_name(name))
     }
 
