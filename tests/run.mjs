@@ -16,6 +16,8 @@ const FILES = [
   'hostile',
   'netem',
   'channels',
+  'state',
+  'requests',
   'tokens',
   'sleep',
   'fresh',

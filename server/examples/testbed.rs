@@ -9,23 +9,28 @@
 //! - `!states HZ SECONDS`: datagrams under one key: sequence number (u32) and the server's clock in ms (f64), big-endian;
 //! - `!queue HZ SECONDS`: the same as messages, for comparison;
 //! - `!stream BYTES`: opens a stream and writes that many pseudo-random bytes and an end; then `streamed ID SHA256`, in hex;
+//! - `!join CHANNEL`: subscribes the session;
 //! - `!close CODE REASON`: closes the session;
 //! - `!panic`: fails.
 //!
 //! A stream that the client opens comes back as it is, its end included. One that begins with an `h` is read to its end, and answered with the SHA-256 of
 //! it, in hex. One that begins with an `r` is answered with a reset, one that begins with an `s` is stopped, both with code 4,321.
 //!
-//! The token `refused` is answered 401, `forbidden` 403, `busy` 429; any other names the user.
+//! Requests: `echo` is answered with its data, `count N` (N as its data) in so many parts, `fail` with the code 4,321, `back` with what the client answers to
+//! `echo` with the same data, `wait` never, and `cancelled` with how many of those have been cancelled.
+//!
+//! A token `for MS` names a user, and is good for so many milliseconds from now on. The token `refused` is answered 401, `forbidden` 403, `busy` 429; any other names the user.
 
 #![expect(clippy::print_stdout, reason = "the ready line")]
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::response::Html;
 use axum::routing::get;
 use sha2::{Digest, Sha256};
-use throughline::{Config, Event, Identity, Message, Open, Rejection, Server, Session, Stream};
+use throughline::{Config, Event, Identity, Message, Open, Rejection, Request, Server, Session, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What streams are reset and stopped with.
@@ -78,7 +83,12 @@ fn authenticate(open: &Open) -> Result<Identity, Rejection> {
         Some("refused") => Err(Rejection::unauthorized("this token is not good")),
         Some("forbidden") => Err(Rejection::forbidden("not you")),
         Some("busy") => Err(Rejection::too_many("come back later", Duration::from_secs(2))),
-        Some(user) => Ok(Identity::user(user)),
+        Some(token) => {
+            let good_for = token.strip_prefix("for ").and_then(|ms| ms.parse().ok());
+            let expires = good_for.map(|ms| SystemTime::now() + Duration::from_millis(ms));
+            let user = if expires.is_some() { "for a time" } else { token };
+            Ok(Identity { expires, info: user.to_uppercase().into(), ..Identity::user(user) })
+        }
     }
 }
 
@@ -101,11 +111,48 @@ async fn run(session: Session) {
                 });
                 continue;
             }
+            Event::Request(request) => {
+                tokio::spawn(respond(session.clone(), request));
+                continue;
+            }
             _ => Ok(()),
         };
         if let Err(error) = result {
             tracing::info!(session = %session.id(), error, "stopped");
         }
+    }
+}
+
+/// Requests of any session that were cancelled.
+static CANCELLED: AtomicU32 = AtomicU32::new(0);
+
+async fn respond(session: Session, request: Request) {
+    let data = |request: &Request| request.data().cloned();
+    match request.method() {
+        "echo" => {
+            let data = data(&request);
+            request.respond(data);
+        }
+        "count" => {
+            let count = data(&request).and_then(|data| data.as_text()?.parse().ok()).unwrap_or(0_u32);
+            for number in 1..=count {
+                if request.chunk(format!("part {number} ")).await.is_err() {
+                    return;
+                }
+            }
+            request.respond(None);
+        }
+        "fail" => request.fail(CODE, "as it was told"),
+        "back" => match session.request("echo", data(&request)).await {
+            Ok(answer) => request.respond(answer),
+            Err(error) => request.fail(CODE, &error.to_string()),
+        },
+        "wait" => {
+            request.cancelled().await;
+            CANCELLED.fetch_add(1, Ordering::Relaxed);
+        }
+        "cancelled" => request.respond(Some(CANCELLED.load(Ordering::Relaxed).to_string().into())),
+        _ => {} // nobody answers it
     }
 }
 
@@ -142,6 +189,10 @@ async fn command(session: &Session, text: &str) -> Result<(), String> {
         "!close" => {
             session.close(number(first)?, rest);
             Ok(())
+        }
+        "!join" => {
+            let channel = session.hub().channel(first.unwrap_or_default());
+            channel.subscribe(session).await.map_err(|error| error.to_string())
         }
         "!panic" => panic!("as it was told"),
         _ => Err(format!("{name} is not known")),

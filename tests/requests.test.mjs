@@ -1,0 +1,94 @@
+// Requests both ways in real browsers, over each transport.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { BROWSERS, launch } from './support/browser.mjs';
+import { startTestbed } from './support/server.mjs';
+
+const TRANSPORTS = ['webtransport', 'websocket', 'sse', 'poll'];
+
+describe('requests', () => {
+  let server;
+
+  before(async () => {
+    server = await startTestbed();
+  });
+
+  after(async () => {
+    assert.equal(await server?.stop(), 0);
+    assert.deepEqual(server.complaints, []);
+  });
+
+  for (const name of BROWSERS) {
+    describe(name, () => {
+      let browser;
+      let page;
+
+      before(async () => {
+        browser = await launch(name);
+        page = await browser.openTestbed(server.tcp);
+      });
+
+      after(() => browser?.close());
+
+      for (const transport of TRANSPORTS) {
+        test(`requests over ${transport}, both ways, in parts, cancelled, across a cut`, async () => {
+          const seen = await page.evaluate(async (transport, channel) => {
+            const { session } = await kit.open(transport);
+            const failure = (answer) => answer.then(String, ({ code, requestCode = null }) => [code, requestCode]);
+            const cancelled = async () => Number(await session.request('cancelled'));
+            const before = await cancelled();
+            session.handle('echo', (data) => data);
+            const results = [
+              await session.request('echo', 'text'),
+              [...(await session.request('echo', Uint8Array.of(1, 2)))],
+              (await session.request('echo')) === undefined,
+              await session.request('back', 'there and back'),
+              await failure(session.request('fail')),
+              await failure(session.request('nobody')),
+              await failure(session.request('wait', '', { timeoutMs: 50 })),
+            ];
+            const whole = await session.request('count', '3');
+            let parts = 0;
+            for await (const part of session.request('count', '20000')) {
+              parts++;
+              if (part !== `part ${parts} `) {
+                throw new Error(`${part} is not part ${parts}`);
+              }
+              parts % 7_000 === 3_000 && session.trouble.cut();
+            }
+            let some = 0;
+            for await (const _ of session.request('count', '1000000')) {
+              if (++some === 10) {
+                break;
+              }
+            }
+            const after = await cancelled();
+            const found = new Promise((resolve) => session.on('subscription', resolve));
+            session.send(`!join ${channel}`);
+            const room = await kit.within(5_000, found, 'a subscription');
+            const gaps = session.stats().gaps;
+            await session.close();
+            return { results, whole, parts, cancelled: after - before, joined: room.channel, gaps };
+          }, transport, `room:${name}`);
+          assert.deepEqual(seen, {
+            results: [
+              'text',
+              [1, 2],
+              true,
+              'there and back',
+              ['APPLICATION', 4_321],
+              ['UNKNOWN_METHOD', 2],
+              ['TIMEOUT', null],
+            ],
+            whole: 'part 1 part 2 part 3 ',
+            parts: 20_000,
+            cancelled: 1,
+            joined: `room:${name}`,
+            gaps: 0,
+          });
+        });
+      }
+    });
+  }
+});
