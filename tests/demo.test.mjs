@@ -84,6 +84,12 @@ for (const name of BROWSERS) {
       return page;
     }
 
+    const say = (page, text) =>
+      page.evaluate((text) => {
+        document.querySelector('#line').value = text;
+        document.querySelector('#line-form').requestSubmit();
+      }, text);
+
     /** States that arrive while the page is watched, per second. */
     function watch(page, seconds) {
       return page.evaluate(async (seconds) => {
@@ -116,7 +122,7 @@ for (const name of BROWSERS) {
       await page.reload();
       await until(page, () => window.demo?.stats().states > 30);
       await page.screenshot({ path: join(outputFolder, `demo-${name}-phone.png`) });
-      for (const panel of ['link', 'board', 'proof', 'chat']) {
+      for (const panel of ['link', 'board', 'proof', 'room']) {
         await press(page, `#${panel}-toggle`);
         assert.deepEqual(await page.evaluate(collisions), [], `${panel} is open on a phone`);
       }
@@ -155,10 +161,7 @@ for (const name of BROWSERS) {
       const ben = await play('?name=Ben&transports=websocket', hall);
       await until(ada, () => window.demo.stats().players === 2);
       await until(ben, () => window.demo.stats().players === 2);
-      await ada.evaluate(() => {
-        document.querySelector('#line').value = 'Grüße <b>an alle</b> 🛰️';
-        document.querySelector('#chat-form').requestSubmit();
-      });
+      await say(ada, 'Grüße <b>an alle</b> 🛰️');
       const heard = () => document.querySelector('#lines').textContent.includes('Grüße <b>an alle</b> 🛰️');
       await until(ben, heard);
       await until(ada, heard);
@@ -167,6 +170,122 @@ for (const name of BROWSERS) {
       assert.deepEqual(mistakes(ada), []);
       await ada.close();
       assert.equal(await hall.stop(), 0);
+    });
+
+    test('the chat: every line once, in order, through cuts and another transport; newcomers read what was said', async () => {
+      const hall = await startDemo();
+      const ada = await play('?name=Ada#chat', hall);
+      const ben = await play('?name=Ben&transports=websocket#chat', hall);
+      const members = (names) => [
+        (names) => [...document.querySelectorAll('#members li')].map(({ textContent }) => textContent).join() === names,
+        names,
+      ];
+      await until(ada, ...members('Ada,Ben'));
+      await until(ben, ...members('Ada,Ben'));
+
+      const said = [];
+      const talk = async (page, text) => {
+        said.push(text);
+        await say(page, text);
+      };
+      await talk(ben, 'before');
+      await until(ada, () => document.querySelector('#lines').textContent.includes('before'));
+      await press(ada, '#cut');
+      await talk(ben, '<i>while</i> it was cut');
+      await talk(ada, 'without a link');
+      await until(ada, () => window.demo.stats().resumed === 1);
+      await until(ben, () => document.querySelector('#lines').textContent.includes('without a link'));
+      // Another session, which goes on where the one before was.
+      await press(ada, '#force [data-transport="sse"]');
+      await talk(ben, 'meanwhile');
+      await within(10_000, ada, () => window.demo.stats().transport === 'sse');
+      await talk(ben, 'x'.repeat(200));
+      said.push(said.pop().slice(0, 160)); // as the page cuts it
+      const cleo = await play('?name=Cleo&transports=poll#chat', hall);
+      for (const page of [ada, ben, cleo]) {
+        await until(page, (count) => document.querySelectorAll('#lines li:not(.note)').length === count, said.length);
+        assert.deepEqual(await page.$$eval('#lines li:not(.note) bdi', (lines) => lines.map((line) => line.textContent)), said);
+        await until(page, ...members('Ada,Ben,Cleo'));
+      }
+      assert.deepEqual(await cleo.$$eval('#lines li:not(.note) b', (names) => names.map((name) => name.textContent)), [
+        'Ben', 'Ben', 'Ada', 'Ben', 'Ben',
+      ]);
+
+      await ben.evaluate(() => {
+        document.querySelector('#name').value = 'Bea';
+        document.querySelector('#name-form').requestSubmit();
+      });
+      await until(ada, ...members('Ada,Bea,Cleo'));
+      await cleo.evaluate(() => window.demo.session.close());
+      await until(ada, ...members('Ada,Bea'));
+
+      // What is too much is refused, and the page says so.
+      await ada.evaluate(() => {
+        for (let line = 0; line < 30; line++) {
+          document.querySelector('#line').value = `spam ${line}`;
+          document.querySelector('#line-form').requestSubmit();
+        }
+      });
+      await until(ada, () => document.querySelectorAll('#lines .note').length >= 10);
+      await until(ben, () => document.querySelector('#lines').textContent.includes('spam 5'));
+      const spam = await ben.$$eval('#lines bdi', (lines) => lines.filter(({ textContent }) => /spam/.test(textContent)).length);
+      assert.ok(spam >= 6 && spam <= 15, `${spam} of 30 lines at once`);
+      const long = await ben.evaluate(() =>
+        window.demo.session.publish('chat:arena', 'x'.repeat(3_000)).then(String, (error) => error.code),
+      );
+      assert.equal(long, 'TOO_LARGE');
+      for (const page of [ada, ben]) {
+        assert.deepEqual(mistakes(page).filter((text) => text.startsWith('page:')), []);
+      }
+      await leave();
+      assert.equal(await hall.stop(), 0);
+    });
+
+    test('the dashboard: live numbers, over a link that is cut and over another transport', async () => {
+      const hall = await startDemo();
+      const page = await play('?name=Ada#dashboard', hall);
+      await page.setViewport({ width: 1_440, height: 900 });
+      const values = (condition) => until(page, condition);
+      await values(() => window.demo.stats().dashboard.values.webtransport === 1);
+      await values(() => window.demo.stats().dashboard.values.states > 20);
+      await values(() => document.querySelector('#number-players').textContent === '1');
+      await press(page, '#cut');
+      await until(page, () => window.demo.stats().resumed === 1);
+      const { changes } = (await stats(page)).dashboard;
+      await until(page, (changes) => window.demo.stats().dashboard.changes > changes + 5, changes);
+      await press(page, '#force [data-transport="poll"]');
+      await within(10_000, page, () => {
+        const { poll, webtransport, players } = window.demo.stats().dashboard.values;
+        return poll === 1 && webtransport === 0 && players === 1;
+      });
+      await until(page, () => document.querySelector('#number-chatting').textContent === '1');
+      assert.doesNotMatch(await page.$eval('#numbers', (element) => element.textContent), /NaN|undefined|Infinity|may not/);
+      assert.deepEqual(mistakes(page), []);
+      await page.close();
+      assert.equal(await hall.stop(), 0);
+    });
+
+    test('game, chat and dashboard are views of one page, and fit on a phone and on a desktop', async () => {
+      const page = await play('?name=Ada');
+      const id = await page.evaluate(() => window.demo.session.id);
+      for (const [kind, width, height] of [['', 1_440, 900], ['-phone', 390, 844]]) {
+        await page.setViewport({ width, height });
+        const views = [
+          ['chat', () => document.querySelector('#members').getClientRects().length > 0],
+          ['dashboard', () => Number(document.querySelector('#number-states').textContent) > 20],
+          ['game', () => document.querySelector('#own').getClientRects().length > 0],
+        ];
+        for (const [view, isShown] of views) {
+          await page.$eval(`#views a[href="#${view}"]`, (link) => link.click());
+          await until(page, (view) => document.documentElement.dataset.view === view, view);
+          await until(page, isShown);
+          assert.deepEqual(await page.evaluate(collisions), [], `${view}${kind}`);
+          await page.screenshot({ path: join(outputFolder, `demo-${name}-${view}${kind}.png`) });
+        }
+      }
+      assert.equal(await page.evaluate(() => window.demo.session.id), id);
+      assert.deepEqual(mistakes(page), []);
+      await page.close();
     });
 
     test('buttons: another transport', async () => {
@@ -269,7 +388,7 @@ function coloursOf(id) {
 
 /** Runs in the page: what lies over something else, and what does not fit into its panel. */
 function collisions() {
-  const shown = [...document.querySelectorAll('.panel, #map, #own, #dash, #banner')]
+  const shown = [...document.querySelectorAll('.panel, #views, #map, #own, #dash, #banner')]
     .map((element) => ({ id: element.id, box: element.getBoundingClientRect() }))
     .filter(({ box }) => box.width > 0);
   const apart = (a, b) =>

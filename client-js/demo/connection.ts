@@ -2,8 +2,11 @@ import { connect } from '/throughline.js';
 import type { Transport } from './transports.js';
 
 export type Session = ReturnType<typeof connect>;
+export type Subscription = ReturnType<Session['subscribe']>;
 
 export interface ConnectionHandlers {
+  /** There is another session now, which is not open yet. Subscriptions of the one before end with it. */
+  opening(session: Session): void;
   text(text: string): void;
   datagram(bytes: Uint8Array): void;
   /** A session begins, or begins anew because the server could not resume it: say who you are (again). */
@@ -58,6 +61,7 @@ export class Connection {
   #open(): Session {
     const session = connect('/rt', this.allowed ? { transports: this.allowed } : {});
     const handlers = this.#handlers;
+    handlers.opening(session);
     /** What an old session still says is of no interest. */
     const isCurrent = (): boolean => this.session === session;
     session.on('message', (data: string | Uint8Array) => {

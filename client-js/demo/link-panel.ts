@@ -2,6 +2,7 @@ import { create, element, prefersReducedMotion, setText } from './dom.js';
 import type { Journey } from './journey.js';
 import { JourneyView, showSession } from './journey-view.js';
 import { type AttemptView, LadderView, milliseconds } from './ladder-view.js';
+import { SAMPLES_MAX } from './metrics.js';
 import { drawSparkline } from './sparkline.js';
 import { LABELS, SHORT_LABELS, TRANSPORTS, type Transport } from './transports.js';
 
@@ -112,7 +113,10 @@ export class LinkPanel {
     const spark = element<HTMLCanvasElement>('spark');
     if (spark.clientWidth > 0) {
       const color = getComputedStyle(root).getPropertyValue('--now').trim() || '#93a1bd';
-      const peak = drawSparkline(spark, view.ages, transport ? color : '#93a1bd');
+      const peak = drawSparkline(spark, view.ages, transport ? color : '#93a1bd', {
+        floor: 100,
+        most: SAMPLES_MAX,
+      });
       setText(element('spark-peak'), view.ages.length > 0 ? `peak ${milliseconds(peak)}` : '');
     }
   }

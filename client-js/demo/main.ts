@@ -1,5 +1,7 @@
+import { Chat } from './chat.js';
 import { Connection, type Session } from './connection.js';
 import { Controls } from './controls.js';
+import { Dashboard } from './dashboard.js';
 import { element, setText } from './dom.js';
 import { Journey, type Step } from './journey.js';
 import { COUNT_EVERY_MS, Ledger } from './ledger.js';
@@ -14,6 +16,7 @@ import type { Counts } from './tally.js';
 import { Timeline } from './timeline.js';
 import { LABELS, parseTransports, TRANSPORTS, type Transport } from './transports.js';
 import { Upload } from './upload.js';
+import { Views } from './views.js';
 import { decode } from './wire.js';
 
 /** Panels are for reading: a few times per second is enough, and leaves the frames to the arena. */
@@ -52,6 +55,8 @@ interface DemoStats {
   resumed: number;
   /** From link to link, newest last. */
   steps: Step[];
+  /** Values of the dashboard, by key, and how many changes have come. */
+  dashboard: { readonly values: Record<string, number>; readonly changes: number };
   upload: Pick<Upload, 'state' | 'received' | 'sha256' | 'ownSha256' | 'error' | 'links'> | null;
 }
 
@@ -71,13 +76,16 @@ let lossReason = '';
 const painter = new Painter(element<HTMLCanvasElement>('arena'));
 const minimap = new Minimap(element<HTMLCanvasElement>('map'));
 const controls = new Controls(element<HTMLCanvasElement>('arena'));
+const chat = new Chat(name);
+const dashboard = new Dashboard();
 const social = new Social(
   {
     rename(wanted) {
       name = wanted;
       connection.send({ type: 'join', name });
+      chat.rename(name);
     },
-    say: (text) => connection.send({ type: 'chat', text }),
+    note: (text) => chat.note(text),
   },
   name,
 );
@@ -114,6 +122,10 @@ const proof = new ProofPanel(() => {
   upload = new Upload(connection.session);
 });
 const connection = new Connection(parseTransports(parameters.get('transports')), {
+  opening(session) {
+    chat.enter(session);
+    dashboard.enter(session);
+  },
   text(text) {
     journey.heard(performance.now());
     const notice = parseNotice(text);
@@ -180,6 +192,7 @@ window.demo = {
       gaps,
       resumed: resumed(),
       steps: journey.steps.map((step) => ({ ...step })),
+      dashboard: { values: dashboard.values, changes: dashboard.changes },
       upload: upload && {
         state: upload.state,
         received: upload.received,
@@ -193,6 +206,10 @@ window.demo = {
 };
 
 foldPanels();
+const views = new Views((view) => {
+  dashboard.show(view === 'dashboard');
+  readChat(view);
+});
 setInterval(refresh, REFRESH_MS);
 setInterval(count, COUNT_EVERY_MS);
 requestAnimationFrame(frame);
@@ -249,8 +266,19 @@ function refresh(): void {
     },
     now,
   );
+  dashboard.refresh(now);
   refreshOwn(now);
   refreshBanner(session.state);
+}
+
+/** Lines are read where they can be seen. */
+function readChat(view: string): void {
+  chat.isRead = view === 'chat' || (view === 'game' && isOpen(element('room-toggle')));
+  if (chat.isRead) chat.read();
+}
+
+function isOpen(toggle: HTMLElement): boolean {
+  return toggle.getAttribute('aria-expanded') === 'true';
 }
 
 function refreshOwn(now: number): void {
@@ -327,19 +355,26 @@ function label(transport: string): string {
 /** Heads open and close their panels. On a phone all begin closed: the arena comes first; on a low screen the chat does. */
 function foldPanels(): void {
   const isSmall = matchMedia('(max-width: 900px), (max-height: 560px)');
-  const toggles = ['link-toggle', 'board-toggle', 'proof-toggle', 'chat-toggle'].map((id) => element(id));
+  const toggles = ['link-toggle', 'board-toggle', 'proof-toggle', 'room-toggle'].map((id) => element(id));
   const isLow = matchMedia('(max-height: 860px)').matches;
   for (const toggle of toggles) {
-    const isOpen = !isSmall.matches && !(isLow && toggle.id === 'chat-toggle');
-    toggle.setAttribute('aria-expanded', String(isOpen));
+    const begins = !isSmall.matches && !(isLow && toggle.id === 'room-toggle');
+    toggle.setAttribute('aria-expanded', String(begins));
     toggle.addEventListener('click', () => {
-      const opens = toggle.getAttribute('aria-expanded') !== 'true';
+      const opens = !isOpen(toggle);
       // There is room for one of them at a time.
       if (isSmall.matches) for (const other of toggles) other.setAttribute('aria-expanded', 'false');
       toggle.setAttribute('aria-expanded', String(opens));
       toggle.blur();
+      readChat(views.current);
     });
   }
+  window.addEventListener('keydown', (event) => {
+    if (event.key !== 'Enter' || event.target instanceof HTMLInputElement || !chat.isRead) return;
+    if (event.target instanceof HTMLButtonElement || event.target instanceof HTMLAnchorElement) return;
+    event.preventDefault();
+    element('line').focus();
+  });
   const isTouch = matchMedia('(pointer: coarse)').matches;
   setText(
     element('hint'),

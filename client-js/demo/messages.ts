@@ -2,12 +2,6 @@
 
 import type { Counts } from './tally.js';
 
-export interface ChatLine {
-  id: number;
-  name: string;
-  text: string;
-}
-
 export interface Leader {
   id: number;
   name: string;
@@ -24,11 +18,9 @@ export type Notice =
       players: Array<[number, string]>;
       playerCount: number;
       bots: number;
-      chat: ChatLine[];
     }
   | { type: 'player'; id: number; name: string }
   | { type: 'left'; id: number }
-  | ({ type: 'chat' } & ChatLine)
   | { type: 'leaderboard'; top: Leader[]; players: number; bots: number }
   | { type: 'count'; n: number; up: Counts }
   | { type: 'error'; code: string; message: string };

@@ -1,16 +1,15 @@
 import { create, element, setText } from './dom.js';
-import type { ChatLine, Leader, Notice } from './messages.js';
-import { shipColor } from './sprites.js';
+import type { Leader, Notice } from './messages.js';
 
-const LINES_MAX = 60;
 const NAME_KEY = 'throughline-demo-name';
 
 export interface SocialActions {
   rename(name: string): void;
-  say(text: string): void;
+  /** Something to tell beside what people say. */
+  note(text: string): void;
 }
 
-/** Names, leaderboard and chat. Whatever a player wrote is shown as text, never as markup. */
+/** Names and leaderboard. Whatever a player wrote is shown as text, never as markup. */
 export class Social {
   ownId = -1;
   players = 0;
@@ -18,11 +17,10 @@ export class Social {
   #names = new Map<number, string>();
   #leaders: Leader[] = [];
   #shown = '';
-  #unread = 0;
-  #lines = element('lines');
-  #toggle = element('chat-toggle');
+  #actions: SocialActions;
 
   constructor(actions: SocialActions, name: string) {
+    this.#actions = actions;
     const nameInput = element<HTMLInputElement>('name');
     nameInput.value = name;
     element('name-form').addEventListener('submit', (event) => {
@@ -33,29 +31,8 @@ export class Social {
       rememberName(wanted);
       actions.rename(wanted);
     });
-    const lineInput = element<HTMLInputElement>('line');
-    element('chat-form').addEventListener('submit', (event) => {
-      event.preventDefault();
-      const text = lineInput.value.trim();
-      lineInput.value = '';
-      lineInput.blur();
-      if (text) actions.say(text);
-    });
-    for (const input of [nameInput, lineInput]) {
-      input.addEventListener('keydown', (event) => {
-        if (event.key === 'Escape') input.blur();
-      });
-    }
-    window.addEventListener('keydown', (event) => {
-      if (event.key !== 'Enter' || event.target instanceof HTMLInputElement) return;
-      if (event.target instanceof HTMLButtonElement || !this.#isOpen()) return;
-      event.preventDefault();
-      lineInput.focus();
-    });
-    this.#toggle.addEventListener('click', () => {
-      this.#unread = 0;
-      this.#showUnread();
-      this.#lines.scrollTop = this.#lines.scrollHeight;
+    nameInput.addEventListener('keydown', (event) => {
+      if (event.key === 'Escape') nameInput.blur();
     });
   }
 
@@ -72,9 +49,7 @@ export class Social {
         this.bots = notice.bots;
         this.#names = new Map(notice.players);
         this.#names.set(notice.id, notice.name);
-        this.#lines.replaceChildren();
-        for (const line of notice.chat) this.#addLine(line);
-        this.note(
+        this.#actions.note(
           notice.playerCount > 1
             ? `${notice.playerCount} people are here.`
             : 'You are the only person here. Open a second tab!',
@@ -84,36 +59,27 @@ export class Social {
         const before = this.#names.get(notice.id);
         this.#names.set(notice.id, notice.name);
         if (notice.id !== this.ownId && before?.startsWith('Guest ') !== false) {
-          if (!notice.name.startsWith('Guest ')) this.note(`${notice.name} is here.`);
+          if (!notice.name.startsWith('Guest ')) this.#actions.note(`${notice.name} is here.`);
         } else if (before && before !== notice.name && notice.id !== this.ownId) {
-          this.note(`${before} is now ${notice.name}.`);
+          this.#actions.note(`${before} is now ${notice.name}.`);
         }
         break;
       }
       case 'left': {
         const name = this.#names.get(notice.id);
-        if (name) this.note(`${name} left.`);
+        if (name) this.#actions.note(`${name} left.`);
         this.#names.delete(notice.id);
         break;
       }
-      case 'chat':
-        this.#addLine(notice);
-        if (!this.#isOpen()) this.#unread++;
-        this.#showUnread();
-        break;
       case 'leaderboard':
         this.#leaders = notice.top;
         this.players = notice.players;
         this.bots = notice.bots;
         break;
       case 'error':
-        this.note(notice.message);
+        this.#actions.note(notice.message);
         break;
     }
-  }
-
-  note(text: string): void {
-    this.#append(create('li', 'note', text));
   }
 
   /** Draws the leaderboard, with the own place below when it is not among the first. */
@@ -142,32 +108,6 @@ export class Social {
       create('span', 'score', String(leader.score)),
     );
     return row;
-  }
-
-  #addLine(line: ChatLine): void {
-    const row = create('li');
-    const name = create('b', '', line.name);
-    name.style.color = shipColor(line.id, line.id === this.ownId, true);
-    row.append(name, line.text);
-    this.#append(row);
-  }
-
-  #append(row: HTMLElement): void {
-    const { scrollTop, scrollHeight, clientHeight } = this.#lines;
-    const isAtEnd = scrollHeight - scrollTop - clientHeight < 24;
-    this.#lines.append(row);
-    while (this.#lines.childElementCount > LINES_MAX) this.#lines.firstElementChild?.remove();
-    if (isAtEnd) this.#lines.scrollTop = this.#lines.scrollHeight;
-  }
-
-  #isOpen(): boolean {
-    return this.#toggle.getAttribute('aria-expanded') === 'true';
-  }
-
-  #showUnread(): void {
-    const badge = element('unread');
-    badge.hidden = this.#unread === 0;
-    setText(badge, String(this.#unread));
   }
 }
 

@@ -1,14 +1,21 @@
 import { fitCanvas } from './dom.js';
-import { SAMPLES_MAX } from './metrics.js';
 
-/** Draws the ages as a filled line, and answers the peak. The scale is at least 100 ms, so that calm looks calm. */
-export function drawSparkline(canvas: HTMLCanvasElement, ages: readonly number[], color: string): number {
+/**
+ * Draws values as a filled line, `most` of them across, and answers the peak. The scale is at least `floor`, so that calm looks
+ * calm.
+ */
+export function drawSparkline(
+  canvas: HTMLCanvasElement,
+  values: readonly number[],
+  color: string,
+  { floor, most }: { readonly floor: number; readonly most: number },
+): number {
   const c = fitCanvas(canvas);
   if (!c) return 0;
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
-  const peak = Math.max(0, ...ages);
-  const top = Math.max(100, peak * 1.1);
+  const peak = Math.max(0, ...values);
+  const top = Math.max(floor, peak * 1.1);
   c.clearRect(0, 0, width, height);
   c.strokeStyle = 'rgb(148 170 210 / 16%)';
   c.lineWidth = 1;
@@ -19,12 +26,12 @@ export function drawSparkline(canvas: HTMLCanvasElement, ages: readonly number[]
     c.lineTo(width, y);
   }
   c.stroke();
-  if (ages.length < 2) return peak;
-  const x = (index: number): number => width - ((ages.length - 1 - index) / (SAMPLES_MAX - 1)) * width;
-  const y = (age: number): number => height - 1 - (age / top) * (height - 3);
+  if (values.length < 2) return peak;
+  const x = (index: number): number => width - ((values.length - 1 - index) / (most - 1)) * width;
+  const y = (value: number): number => height - 1 - (value / top) * (height - 3);
   c.beginPath();
-  ages.forEach((age, index) => {
-    c.lineTo(x(index), y(age));
+  values.forEach((value, index) => {
+    c.lineTo(x(index), y(value));
   });
   c.strokeStyle = color;
   c.lineWidth = 1.5;

@@ -50,12 +50,20 @@ const DEMO_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 const NO_WAY_IN: &str =
     "nobody can come in: it has neither keys for tokens (auth.keys, auth.jwks_url) nor auth.anonymous = true";
 
+/// All that pages publish are lines of the chat: their longest, in any script, as JSON, and as fast as somebody types.
+const DEMO_PUBLICATION_BYTES: usize = 2_048;
+const DEMO_PUBLISHES_PER_SECOND: u32 = 2;
+const DEMO_PUBLISH_BURST: u32 = 10;
+
 /// `throughline demo`
 pub(crate) fn demo(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let mut config = Config::load(None).map_err(Failure::usage)?;
     config.application = Application::Arena;
     config.auth.anonymous = true;
     config.limits.heartbeat_interval = DEMO_HEARTBEAT_INTERVAL;
+    config.channels.max_publication_bytes = DEMO_PUBLICATION_BYTES;
+    config.channels.publishes_per_second = DEMO_PUBLISHES_PER_SECOND;
+    config.channels.publish_burst = DEMO_PUBLISH_BURST;
     run(config, arguments)
 }
 
@@ -151,24 +159,31 @@ fn check_listeners(config: &Config) -> Result<(), Failure> {
 }
 
 /// The built-in applications know nobody: tokens say who comes in, and what he may do beyond what namespaces allow everybody.
-async fn start(config: Config) -> Result<Server, Failure> {
+async fn start(mut config: Config) -> Result<Server, Failure> {
+    if config.application == Application::Arena {
+        for (name, namespace) in demo::namespaces() {
+            config.channels.namespaces.entry(name.to_owned()).or_insert(namespace);
+        }
+    }
     // Its files are small, and nobody is served yet.
     let tokens = Tokens::new(&config.auth).map_err(|error| match error {
         AuthError::Read { .. } => Failure::machine(error),
         _ => Failure::usage(error),
     })?;
     let builder = Server::builder().tokens(tokens);
-    let builder = match config.application {
-        Application::Echo => builder.on_session(echo),
-        Application::Arena => {
-            let arena = Arena::start();
-            builder.routes(demo::assets()).on_session(move |session| arena.clone().play(session))
-        }
+    let arena = (config.application == Application::Arena).then(Arena::start);
+    let builder = match arena.clone() {
+        None => builder.on_session(echo),
+        Some(arena) => builder.routes(demo::assets()).on_session(move |session| arena.clone().play(session)),
     };
-    builder.config(config).start().await.map_err(|error| match error {
+    let server = builder.config(config).start().await.map_err(|error| match error {
         StartError::Config(_) => Failure::usage(error),
         _ => Failure::machine(error),
-    })
+    })?;
+    if let Some(arena) = arena {
+        arena.report(&server.hub());
+    }
+    Ok(server)
 }
 
 /// Sends everything back.

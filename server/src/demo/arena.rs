@@ -1,7 +1,7 @@
 //! The running game: its task, and the handler that seats a session in it.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -9,13 +9,14 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::dashboard::{self, Counters};
 use super::ledger::Ledger;
-use super::messages::{Said, WishError, error_text};
+use super::messages::{Said, SayError, error_text};
 use super::stage::{Audience, Refusal, Seat, Stage};
 use super::upload::{self, UPLOADS_MAX};
 use super::wire::Input;
 use super::world::{Setup, TICK_RATE};
-use crate::{Event, Message, Session, TrySendError};
+use crate::{Event, Hub, Message, Session, Transport, TrySendError};
 
 /// Close code of a session that found every seat taken. The page says so, and does not try again by itself.
 const CLOSE_ARENA_FULL: u32 = 1;
@@ -40,10 +41,14 @@ pub struct Arena(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     arrivals: Arc<Arrivals>,
+    counters: Arc<Counters>,
     /// Its sender lives in the task: when that is gone, so is the game.
     ended: watch::Receiver<()>,
     task: JoinHandle<()>,
 }
+
+/// As often as the dashboard reads it.
+const CENSUS_EVERY_TICKS: u32 = TICK_RATE / 2;
 
 /// Who waits to be seated at the next tick. The server's limit on sessions bounds it.
 type Arrivals = Mutex<Vec<Arc<Seat<Session>>>>;
@@ -57,9 +62,25 @@ impl Arena {
     pub fn start() -> Self {
         let arrivals = Arc::<Arrivals>::default();
         let (alive, ended) = watch::channel(());
+        let counters = Arc::<Counters>::default();
         let stage = Stage::new(Setup::default());
-        let task = tokio::spawn(run(stage, arrivals.clone(), alive));
-        Self(Arc::new(Shared { arrivals, ended, task }))
+        let task = tokio::spawn(run(stage, arrivals.clone(), counters.clone(), alive));
+        Self(Arc::new(Shared { arrivals, counters, ended, task }))
+    }
+
+    /// Keeps the channel `dashboard:live`, one of state, at the numbers of the game and its process, for as long as the game runs.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, as [`Arena::start`].
+    pub fn report(&self, hub: &Hub) {
+        let (counters, mut ended) = (self.0.counters.clone(), self.0.ended.clone());
+        let channels = dashboard::Channels::new(hub);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = dashboard::report(&channels, &counters) => {}
+                _ = ended.changed() => {}
+            }
+        });
     }
 
     /// Plays one session to its end: from the next tick on it has a ship, and gets one state per tick. While it has no link the ship
@@ -109,8 +130,8 @@ impl Audience for Session {
         let _ = self.send_datagram(datagram, Some(key));
     }
 
-    fn is_away(&self) -> bool {
-        self.transport().is_none()
+    fn transport(&self) -> Option<Transport> {
+        Self::transport(self)
     }
 
     fn turn_away(&self) {
@@ -118,15 +139,22 @@ impl Audience for Session {
     }
 }
 
-async fn run(mut stage: Stage<Session>, arrivals: Arc<Arrivals>, _alive: watch::Sender<()>) {
+async fn run(mut stage: Stage<Session>, arrivals: Arc<Arrivals>, counters: Arc<Counters>, _alive: watch::Sender<()>) {
     let mut timer = interval(Duration::from_secs(1) / TICK_RATE);
     // After a pause of the machine the game goes on from where it was, instead of rushing through what was missed.
     timer.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut seats = Vec::new();
+    let mut ticks = 0u32;
     loop {
         timer.tick().await;
         seats.append(&mut arrivals.lock());
+        let began = Instant::now();
         stage.tick(&mut seats, unix_time_us());
+        counters.ticked(began.elapsed());
+        if ticks.is_multiple_of(CENSUS_EVERY_TICKS) {
+            counters.count(stage.census());
+        }
+        ticks = ticks.wrapping_add(1);
     }
 }
 
@@ -144,13 +172,13 @@ async fn listen(session: &Session, seat: &Seat<Session>, ledger: &Ledger) {
                 Ok(())
             }
             Event::Message(Message::Text(text)) => Said::parse(&text).and_then(|said| match said {
-                Said::Wish(wish) => seat.wish(wish),
+                Said::Name(name) => seat.rename(name),
                 Said::Count { run, number } => {
                     ledger.take(run, number);
                     Ok(())
                 }
             }),
-            Event::Message(Message::Binary(_)) => Err(WishError::Binary),
+            Event::Message(Message::Binary(_)) => Err(SayError::Binary),
             Event::Stream(stream) => {
                 while uploads.try_join_next().is_some() {}
                 // Dropped, it is stopped, and the page says so.

@@ -5,43 +5,30 @@ use serde::{Deserialize, Serialize};
 use super::tally::{NUMBER_MAX, Tally};
 use super::world::ShipId;
 
-/// Longest text message taken from a page, bytes: a chat line in any script, and its JSON.
+/// Longest text message taken from a page, bytes: a name in any script, and its JSON, with room to spare.
 const TEXT_MAX: usize = 2_048;
 /// Longest name, characters: fits a line of the leaderboard on a phone.
 const NAME_MAX: usize = 18;
-/// Longest chat line, characters.
-const CHAT_MAX: usize = 160;
 
 /// What a page says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Something for the game.
-    Wish(Wish),
+    /// To be called this.
+    Name(String),
     /// The next of the page's numbered messages. With a new `run` it begins at 1 again: a page does so after a gap, and what it
     /// had not sent before may still follow.
     Count { run: u32, number: u64 },
 }
 
-/// What a player wants.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// To be called this.
-    Name(String),
-    /// To say this to everybody.
-    Chat(String),
-}
-
 /// Why a message was not taken; the page is told in these words.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum WishError {
+pub(super) enum SayError {
     #[error("a message is at most {TEXT_MAX} bytes of JSON")]
     TooLong,
     #[error("not a message of this game: {0}")]
     Malformed(String),
     #[error("a name needs at least one visible character")]
     EmptyName,
-    #[error("an empty line was not sent")]
-    EmptyChat,
     #[error("messages are numbered from 1 to {NUMBER_MAX}")]
     Number,
     #[error("binary messages mean nothing here")]
@@ -50,13 +37,12 @@ pub(super) enum WishError {
     TooMany,
 }
 
-impl WishError {
+impl SayError {
     fn code(&self) -> &'static str {
         match self {
             Self::TooLong => "too-long",
             Self::Malformed(_) => "malformed",
             Self::EmptyName => "empty-name",
-            Self::EmptyChat => "empty-chat",
             Self::Number => "number",
             Self::Binary => "binary",
             Self::TooMany => "too-many",
@@ -65,29 +51,24 @@ impl WishError {
 }
 
 impl Said {
-    /// Reads one text message. Overlong names and lines are cut, and what cannot be seen is taken out.
-    pub(super) fn parse(text: &str) -> Result<Self, WishError> {
+    /// Reads one text message. Overlong names are cut, and what cannot be seen is taken out.
+    pub(super) fn parse(text: &str) -> Result<Self, SayError> {
         #[derive(Deserialize)]
         #[serde(tag = "type", rename_all = "camelCase")]
         enum Wire {
             Join { name: String },
-            Chat { text: String },
             Count { run: u32, n: u64 },
         }
         if text.len() > TEXT_MAX {
-            return Err(WishError::TooLong);
+            return Err(SayError::TooLong);
         }
-        match serde_json::from_str(text).map_err(|error| WishError::Malformed(error.to_string()))? {
+        match serde_json::from_str(text).map_err(|error| SayError::Malformed(error.to_string()))? {
             Wire::Join { name } => match clean(&name, NAME_MAX) {
-                name if name.is_empty() => Err(WishError::EmptyName),
-                name => Ok(Self::Wish(Wish::Name(name))),
-            },
-            Wire::Chat { text } => match clean(&text, CHAT_MAX) {
-                text if text.is_empty() => Err(WishError::EmptyChat),
-                text => Ok(Self::Wish(Wish::Chat(text))),
+                name if name.is_empty() => Err(SayError::EmptyName),
+                name => Ok(Self::Name(name)),
             },
             Wire::Count { run, n } if (1..=NUMBER_MAX).contains(&n) => Ok(Self::Count { run, number: n }),
-            Wire::Count { .. } => Err(WishError::Number),
+            Wire::Count { .. } => Err(SayError::Number),
         }
     }
 }
@@ -106,7 +87,6 @@ pub(super) enum Notice<'a> {
         players: Vec<(ShipId, &'a str)>,
         player_count: usize,
         bots: usize,
-        chat: Vec<&'a ChatLine>,
     },
     /// A person is here, or has changed his name.
     Player {
@@ -116,7 +96,6 @@ pub(super) enum Notice<'a> {
     Left {
         id: ShipId,
     },
-    Chat(&'a ChatLine),
     /// The ten best, once per second.
     Leaderboard {
         top: Vec<Leader<'a>>,
@@ -132,13 +111,6 @@ pub(super) enum Notice<'a> {
         code: &'a str,
         message: &'a str,
     },
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct ChatLine {
-    pub(super) id: ShipId,
-    pub(super) name: String,
-    pub(super) text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,7 +129,7 @@ impl Notice<'_> {
 }
 
 /// The notice that tells a page what was wrong.
-pub(super) fn error_text(error: &WishError) -> String {
+pub(super) fn error_text(error: &SayError) -> String {
     let message = error.to_string();
     Notice::Error { code: error.code(), message: &message }.to_text()
 }
@@ -251,19 +223,19 @@ fn is_deceptive(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn name(raw: &str) -> Result<Said, WishError> {
+    fn name(raw: &str) -> Result<Said, SayError> {
         Said::parse(&serde_json::json!({ "type": "join", "name": raw }).to_string())
     }
 
     #[test]
     fn names_are_cleaned_and_cut() {
-        let named = |text: &str| Ok(Said::Wish(Wish::Name(text.to_owned())));
+        let named = |text: &str| Ok(Said::Name(text.to_owned()));
         assert_eq!(name("  Ann \n\t Lee "), named("Ann Lee"));
         assert_eq!(name("<b>Ann</b>"), named("<b>Ann</b>"), "the page shows text, not markup");
         assert_eq!(name("\u{202e}live\u{200b}\u{0}"), named("live"));
         assert_eq!(name(&"ß".repeat(500)), named(&"ß".repeat(NAME_MAX)));
         assert_eq!(name("12345678901234567 x"), named("12345678901234567"), "no blank at the cut");
-        assert_eq!(name(" \u{feff} "), Err(WishError::EmptyName));
+        assert_eq!(name(" \u{feff} "), Err(SayError::EmptyName));
     }
 
     #[test]
@@ -281,21 +253,19 @@ mod tests {
             r#"{"type":"count","n":1}"#,
             "\u{0}\u{ffff}",
         ] {
-            assert!(matches!(Said::parse(text), Err(WishError::Malformed(_))), "{text:?}");
+            assert!(matches!(Said::parse(text), Err(SayError::Malformed(_))), "{text:?}");
         }
         for n in [0, NUMBER_MAX + 1, u64::MAX] {
-            assert_eq!(Said::parse(&format!(r#"{{"type":"count","run":1,"n":{n}}}"#)), Err(WishError::Number));
+            assert_eq!(Said::parse(&format!(r#"{{"type":"count","run":1,"n":{n}}}"#)), Err(SayError::Number));
         }
         assert_eq!(Said::parse(r#"{"type":"count","run":2,"n":7}"#), Ok(Said::Count { run: 2, number: 7 }));
-        assert_eq!(Said::parse(&"[".repeat(TEXT_MAX + 1)), Err(WishError::TooLong));
+        assert_eq!(Said::parse(&"[".repeat(TEXT_MAX + 1)), Err(SayError::TooLong));
         assert!(Said::parse(&"[".repeat(TEXT_MAX)).is_err(), "deep nesting is bounded by the parser");
-        assert!(error_text(&WishError::Malformed("\"\n".into())).starts_with(r#"{"type":"error","code":"malformed""#));
+        assert!(error_text(&SayError::Malformed("\"\n".into())).starts_with(r#"{"type":"error","code":"malformed""#));
     }
 
     #[test]
     fn notices_look_as_the_page_expects() {
-        let line = ChatLine { id: 301, name: "Ann".into(), text: "hi".into() };
-        assert_eq!(Notice::Chat(&line).to_text(), r#"{"type":"chat","id":301,"name":"Ann","text":"hi"}"#);
         let mut up = Tally::default();
         up.take(2);
         assert_eq!(
@@ -310,11 +280,10 @@ mod tests {
             players: vec![(301, "Ann")],
             player_count: 1,
             bots: 300,
-            chat: vec![],
         };
         assert_eq!(
             welcome.to_text(),
-            r#"{"type":"welcome","id":301,"name":"Ann","worldSize":4800.0,"tickRate":30,"players":[[301,"Ann"]],"playerCount":1,"bots":300,"chat":[]}"#
+            r#"{"type":"welcome","id":301,"name":"Ann","worldSize":4800.0,"tickRate":30,"players":[[301,"Ann"]],"playerCount":1,"bots":300}"#
         );
     }
 

@@ -4,7 +4,7 @@
 //! be sent at once is handled here, so that a slow player holds up nobody.
 //! - States and maps are datagrams: the newest wins, there is nothing to wait for.
 //! - The leaderboard is dropped for a player whose buffer is full, or who has no link now: the next comes in a second.
-//! - Who came, left, and said what, waits for room, [`WAITING_MAX`] notices at most. Beyond that they are forgotten,
+//! - Who came, left, and has another name, waits for room, [`WAITING_MAX`] notices at most. Beyond that they are forgotten,
 //!   and the player gets a new welcome, which says everything again, as soon as there is room.
 
 use std::collections::VecDeque;
@@ -14,25 +14,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::dashboard::Census;
 use super::interest::Observer;
-use super::messages::{ChatLine, Leader, Notice, Wish, WishError, bot_name, error_text};
+use super::messages::{Leader, Notice, SayError, bot_name, error_text};
 use super::ship::Pilot;
 use super::wire::{self, Input, KEY_MAP, KEY_STATE};
 use super::world::{Setup, ShipId, TICK_RATE, WORLD_SIZE, World};
-use crate::Message;
+use crate::{Message, Transport};
 
 /// Notices that wait for a slow player. With at most 2 KB each they are a bounded 64 KB.
 const WAITING_MAX: usize = 32;
-/// Chat lines that a newcomer gets to read.
-const CHAT_KEPT: usize = 12;
 /// Names in a welcome; beyond them the page shows numbers. It keeps the welcome below 16 KB.
 const ROSTER_MAX: usize = 100;
 const LEADERS: usize = 10;
-/// Wishes that one player may have waiting for the next tick.
-const WISHES_MAX: usize = 8;
-/// Chat lines and new names: a few at once, then one every 1.5 s. Everybody has to read them.
-const WISH_BURST: u32 = 4;
-const WISH_EVERY_TICKS: u32 = TICK_RATE * 3 / 2;
+/// New names that one player may have waiting for the next tick.
+const NAMES_MAX: usize = 8;
+/// New names: a few at once, then one every 1.5 s. Everybody has to read them.
+const NAME_BURST: u32 = 4;
+const NAME_EVERY_TICKS: u32 = TICK_RATE * 3 / 2;
 const LEADERBOARD_EVERY_TICKS: u32 = TICK_RATE;
 const MAP_EVERY_TICKS: u32 = TICK_RATE / 2;
 
@@ -42,8 +41,12 @@ pub(super) trait Audience: Send + Sync + 'static {
     fn tell(&self, message: Message) -> Result<(), Refusal>;
     /// Sends a datagram; a newer one of the same key replaces it.
     fn show(&self, datagram: Bytes, key: u64);
-    /// Whether nothing carries the session now: what grows old is not worth keeping for it.
-    fn is_away(&self) -> bool;
+    /// What carries the session now.
+    fn transport(&self) -> Option<Transport>;
+    /// Whether nothing does: what grows old is not worth keeping for it.
+    fn is_away(&self) -> bool {
+        self.transport().is_none()
+    }
     /// Ends the session, because there is no seat.
     fn turn_away(&self);
 }
@@ -67,7 +70,7 @@ pub(super) struct Seat<A> {
 #[derive(Debug, Default)]
 struct Mailbox {
     input: Option<Input>,
-    wishes: VecDeque<Wish>,
+    names: VecDeque<String>,
 }
 
 impl<A> Seat<A> {
@@ -85,13 +88,13 @@ impl<A> Seat<A> {
         });
     }
 
-    /// Leaves a wish for the next tick, if there are not too many already.
-    pub(super) fn wish(&self, wish: Wish) -> Result<(), WishError> {
-        let wishes = &mut self.mailbox.lock().wishes;
-        if wishes.len() >= WISHES_MAX {
-            return Err(WishError::TooMany);
+    /// Leaves a new name for the next tick, if there are not too many already.
+    pub(super) fn rename(&self, name: String) -> Result<(), SayError> {
+        let names = &mut self.mailbox.lock().names;
+        if names.len() >= NAMES_MAX {
+            return Err(SayError::TooMany);
         }
-        wishes.push_back(wish);
+        names.push_back(name);
         Ok(())
     }
 
@@ -109,16 +112,16 @@ struct Player<A> {
     waiting: VecDeque<Message>,
     /// Has to be told everything (again).
     welcome_due: bool,
-    wishes_left: u32,
+    names_left: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Stage<A> {
     world: World,
     players: Vec<Player<A>>,
-    chat: VecDeque<ChatLine>,
     observer: Observer,
     buffer: Vec<u8>,
+    states_sent: u64,
 }
 
 impl<A: Audience> Stage<A> {
@@ -126,10 +129,19 @@ impl<A: Audience> Stage<A> {
         Self {
             world: World::new(setup),
             players: Vec::new(),
-            chat: VecDeque::new(),
             observer: Observer::default(),
             buffer: Vec::with_capacity(wire::STATE_MAX),
+            states_sent: 0,
         }
+    }
+
+    /// Who plays, over what, and how many states were sent so far.
+    pub(super) fn census(&self) -> Census {
+        let mut census = Census { states_sent: self.states_sent, ..Census::default() };
+        for player in &self.players {
+            census.add(player.seat.audience.transport());
+        }
+        census
     }
 
     /// One tick for everybody. `arrivals` are taken in; `time_us` is the server's clock, microseconds since the Unix epoch.
@@ -175,54 +187,41 @@ impl<A: Audience> Stage<A> {
             name,
             waiting: VecDeque::new(),
             welcome_due: true,
-            wishes_left: WISH_BURST,
+            names_left: NAME_BURST,
         });
     }
 
     fn read_mailboxes(&mut self) {
-        let refill = self.world.tick().is_multiple_of(WISH_EVERY_TICKS);
+        let refill = self.world.tick().is_multiple_of(NAME_EVERY_TICKS);
         for index in 0..self.players.len() {
             let player = &mut self.players[index];
             if refill {
-                player.wishes_left = (player.wishes_left + 1).min(WISH_BURST);
+                player.names_left = (player.names_left + 1).min(NAME_BURST);
             }
-            let Mailbox { input, wishes } = std::mem::take(&mut *player.seat.mailbox.lock());
+            let Mailbox { input, names } = std::mem::take(&mut *player.seat.mailbox.lock());
             if let Some(input) = input {
                 self.world.steer(player.id, input);
             }
-            for wish in wishes {
-                self.grant(index, wish);
+            for name in names {
+                self.rename(index, name);
             }
         }
     }
 
-    fn grant(&mut self, index: usize, wish: Wish) {
+    fn rename(&mut self, index: usize, name: String) {
         let player = &mut self.players[index];
-        let (id, old) = (player.id, &player.name);
-        if matches!(&wish, Wish::Name(name) if name == old) {
+        if name == player.name {
             return;
         }
-        let Some(left) = player.wishes_left.checked_sub(1) else {
+        let Some(left) = player.names_left.checked_sub(1) else {
             // If there is no room for it, there is none for more of his messages either.
-            let _ = player.seat.audience.tell(error_text(&WishError::TooMany).into());
+            let _ = player.seat.audience.tell(error_text(&SayError::TooMany).into());
             return;
         };
-        player.wishes_left = left;
-        match wish {
-            Wish::Name(name) => {
-                player.name.clone_from(&name);
-                self.announce(&Notice::Player { id, name: &name });
-            }
-            Wish::Chat(text) => {
-                let name = player.name.clone();
-                let line = ChatLine { id, name, text };
-                self.announce(&Notice::Chat(&line));
-                if self.chat.len() == CHAT_KEPT {
-                    self.chat.pop_front();
-                }
-                self.chat.push_back(line);
-            }
-        }
+        player.names_left = left;
+        player.name.clone_from(&name);
+        let id = player.id;
+        self.announce(&Notice::Player { id, name: &name });
     }
 
     fn send_states(&mut self, time_us: u64) {
@@ -230,6 +229,7 @@ impl<A: Audience> Stage<A> {
             if self.observer.observe(&self.world, player.id, time_us, &mut self.buffer) {
                 let state = Bytes::copy_from_slice(&self.buffer);
                 player.seat.audience.show(state, KEY_STATE);
+                self.states_sent += 1;
             }
         }
     }
@@ -318,7 +318,6 @@ impl<A: Audience> Stage<A> {
             players: others.map(|other| (other.id, other.name.as_str())).collect(),
             player_count: self.present(),
             bots: self.bots(),
-            chat: self.chat.iter().collect(),
         }
         .to_text()
         .into()

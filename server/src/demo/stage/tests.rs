@@ -36,8 +36,8 @@ impl Audience for Fake {
         }
     }
 
-    fn is_away(&self) -> bool {
-        self.0.lock().away
+    fn transport(&self) -> Option<Transport> {
+        (!self.0.lock().away).then_some(Transport::WebSocket)
     }
 
     fn turn_away(&self) {
@@ -78,16 +78,12 @@ impl Hall {
     }
 }
 
-fn chat(text: &str) -> Wish {
-    Wish::Chat(text.to_owned())
-}
-
 #[test]
 fn everybody_gets_a_state_per_tick_and_learns_who_comes_and_goes() {
     let mut hall = Hall::new(4);
     let (ann, ann_seat) = hall.arrive();
     hall.ticks(1);
-    ann_seat.wish(Wish::Name("Ann".into())).expect("room");
+    ann_seat.rename("Ann".into()).expect("room");
     hall.ticks(29);
     let (bob, bob_seat) = hall.arrive();
     hall.ticks(30);
@@ -125,41 +121,43 @@ fn beyond_the_last_seat_people_are_turned_away() {
 }
 
 #[test]
-fn a_slow_player_misses_leaderboards_and_keeps_the_chat() {
+fn a_slow_player_misses_leaderboards_and_no_names() {
     let mut hall = Hall::new(4);
     let (slow, _) = hall.arrive();
     let (_, talker) = hall.arrive();
     hall.ticks(1);
     slow.0.lock().told.clear();
     slow.0.lock().full = true;
-    talker.wish(chat("one")).expect("room");
-    talker.wish(chat("two")).expect("room");
+    talker.rename("one".into()).expect("room");
+    talker.rename("two".into()).expect("room");
     hall.ticks(90);
     assert_eq!(slow.0.lock().states.len(), 91, "states go on");
     slow.0.lock().full = false;
     hall.ticks(1);
     let told = std::mem::take(&mut slow.0.lock().told);
-    let texts: Vec<_> = told.iter().map(|value| value["text"].as_str().unwrap_or("?")).collect();
-    assert_eq!(texts, ["one", "two"]);
+    let names: Vec<_> = told.iter().map(|value| value["name"].as_str().unwrap_or("?")).collect();
+    assert_eq!(names, ["one", "two"]);
 }
 
 #[test]
-fn a_player_without_a_link_keeps_ship_and_chat_and_gets_no_old_leaderboards() {
+fn a_player_without_a_link_keeps_ship_and_notices_and_gets_no_old_leaderboards() {
     let mut hall = Hall::new(4);
     let (away, _) = hall.arrive();
     let (other, talker) = hall.arrive();
     hall.ticks(1);
     away.0.lock().told.clear();
     away.0.lock().away = true;
-    talker.wish(chat("anyone?")).expect("room");
+    talker.rename("Ann".into()).expect("room");
     hall.ticks(90);
     assert_eq!(hall.stage.players.len(), 2);
+    let census = hall.stage.census();
+    assert_eq!((census.websocket, census.away, census.states_sent), (1, 1, 2 * 91));
     assert_eq!(other.told("leaderboard").last().expect("one per second")["players"], 1, "of those who are there");
     away.0.lock().away = false;
     hall.ticks(30);
     let told = std::mem::take(&mut away.0.lock().told);
     let kinds: Vec<_> = told.iter().map(|value| value["type"].as_str().unwrap_or("?")).collect();
-    assert_eq!(kinds, ["chat", "leaderboard"]);
+    assert_eq!(kinds, ["player", "leaderboard"]);
 }
 
 #[test]
@@ -171,35 +169,35 @@ fn a_player_who_takes_nothing_is_told_everything_anew() {
     slow.0.lock().told.clear();
     slow.0.lock().full = true;
     for line in 0..WAITING_MAX + 10 {
-        talker.wish(chat(&line.to_string())).expect("room");
-        hall.ticks(WISH_EVERY_TICKS);
+        talker.rename(line.to_string()).expect("room");
+        hall.ticks(NAME_EVERY_TICKS);
     }
     assert!(hall.stage.players[0].waiting.len() <= WAITING_MAX);
     slow.0.lock().full = false;
     hall.ticks(1);
     let welcome = &slow.told("welcome")[0];
     let last = (WAITING_MAX + 9).to_string();
-    assert_eq!(welcome["chat"][CHAT_KEPT - 1]["text"], last.as_str());
+    assert_eq!(welcome["players"][1][1], last.as_str());
 }
 
 #[test]
-fn chat_and_names_are_limited_per_player() {
+fn names_are_limited_per_player() {
     let mut hall = Hall::new(4);
     let (ann, seat) = hall.arrive();
     hall.ticks(1);
-    for _ in 0..WISHES_MAX {
-        seat.wish(chat("spam")).expect("room in the mailbox");
+    for n in 0..NAMES_MAX {
+        seat.rename(n.to_string()).expect("room in the mailbox");
     }
-    assert_eq!(seat.wish(chat("spam")), Err(WishError::TooMany));
+    assert_eq!(seat.rename("one more".into()), Err(SayError::TooMany));
     hall.ticks(1);
     let told = std::mem::take(&mut ann.0.lock().told);
     let count = |kind| told.iter().filter(|value| value["type"] == kind).count();
-    assert_eq!(count("chat"), WISH_BURST as usize);
-    assert_eq!(count("error"), WISHES_MAX - WISH_BURST as usize);
-    hall.ticks(WISH_EVERY_TICKS);
-    seat.wish(chat("later")).expect("room");
+    assert_eq!(count("player"), NAME_BURST as usize);
+    assert_eq!(count("error"), NAMES_MAX - NAME_BURST as usize);
+    hall.ticks(NAME_EVERY_TICKS);
+    seat.rename("later".into()).expect("room");
     hall.ticks(1);
-    assert_eq!(ann.told("chat").len(), 1);
+    assert_eq!(ann.told("player").len(), 1);
 }
 
 #[test]
