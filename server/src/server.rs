@@ -20,9 +20,10 @@ use crate::auth::Tokens;
 use crate::certificates::{CertificateError, Certificates};
 use crate::config::{ChannelsConfig, Config, ConfigError, Limits};
 use crate::engine::memory::{Bounds, MemoryEngine};
+use crate::gateway::authentication::{Authenticate, Authenticator};
 use crate::gateway::registry::Registry;
 use crate::gateway::routes::{self, QuicInfo};
-use crate::gateway::{Authenticate, Gateway, OnSession};
+use crate::gateway::{Gateway, OnSession};
 use crate::http;
 use crate::hub::{Action, Authorize, Denied, Hub};
 use crate::listener::{self, ListenError, Listener};
@@ -55,7 +56,7 @@ pub struct Server {
 pub struct Builder {
     config: Config,
     routes: Router,
-    authenticate: Authenticate,
+    authenticate: Option<Authenticate>,
     authorize: Option<Authorize>,
     tokens: Option<Tokens>,
     on_session: OnSession,
@@ -92,7 +93,7 @@ impl Server {
         Builder {
             config: Config::default(),
             routes: Router::new(),
-            authenticate: Box::new(|_| std::future::ready(Ok(Identity::anonymous())).boxed()),
+            authenticate: None,
             authorize: None,
             tokens: None,
             on_session: Box::new(|session| async move { while session.recv().await.is_some() {} }.boxed()),
@@ -191,7 +192,7 @@ impl Builder {
         F: Fn(&Open) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Identity, Rejection>> + Send + 'static,
     {
-        self.authenticate = Box::new(move |open| authenticate(open).boxed());
+        self.authenticate = Some(Box::new(move |open| authenticate(open).boxed()));
         self
     }
 
@@ -260,7 +261,7 @@ impl Builder {
             origins: OriginPolicy::new(&config.origins).unwrap_or_default(), // validated above
             trusted_proxies: config.trusted_proxies.clone(),
             admission: Admission::new(&config.limits),
-            authenticate: self.authenticate,
+            authenticator: Arc::new(Authenticator::new(self.authenticate, config.limits.open_timeout)),
             on_session: self.on_session,
             channels: Some(hub.handler()),
             registry: Arc::new(Registry::default()),

@@ -14,10 +14,12 @@ pub(super) struct Credentials {
     link: u64,
     /// A server's EXPIRES is to be sent.
     due: bool,
-    /// The newest TOKEN: one that a client has to send, or that a server has not looked at.
-    token: Option<Token>,
+    /// The newest TOKEN: one that a client has to send, or that a server has not looked at, and how many links there were when it came.
+    token: Option<(Token, u64)>,
     /// A server is looking at one. The time of the old ones does not end meanwhile: the new one came before it had.
     is_looking: bool,
+    /// How many links there were when that one came.
+    links: u64,
 }
 
 impl Credentials {
@@ -50,7 +52,7 @@ impl Machine {
     /// On a client: authenticates anew, with the next packet. Of several that were not sent yet, the newest is.
     pub fn send_token(&mut self, token: Token) {
         if self.role == Role::Client && self.closing().is_none() {
-            self.credentials.token = Some(token);
+            self.credentials.token = Some((token, self.links));
         }
     }
 
@@ -60,17 +62,21 @@ impl Machine {
         if self.role == Role::Client || self.credentials.is_looking || !self.is_open() {
             return None;
         }
-        let token = self.credentials.token.take();
-        self.credentials.is_looking = token.is_some();
-        token
+        let (token, links) = self.credentials.token.take()?;
+        (self.credentials.is_looking, self.credentials.links) = (true, links);
+        Some(token)
     }
 
-    /// On a server: the new credentials are good until then, and the client is told. Whoever refuses them closes the session with `UNAUTHORIZED`.
-    pub fn refreshed(&mut self, until: Option<Micros>) {
+    /// On a server: the new credentials are good until then, and the client is told. Whoever refuses them closes the session with `UNAUTHORIZED`. False when
+    /// the client has moved to a link meanwhile whose opening came after them: then that one's count.
+    pub fn refreshed(&mut self, until: Option<Micros>) -> bool {
         let credentials = &mut self.credentials;
         (credentials.is_looking, credentials.due) = (false, true);
-        // Whatever opening is under way has shown older ones.
-        (credentials.link, credentials.until) = (self.links, until);
+        let is_newest = credentials.link <= credentials.links;
+        if is_newest {
+            (credentials.link, credentials.until) = (credentials.links, until);
+        }
+        is_newest
     }
 
     /// On a server: the new credentials could not be looked at. The ones before are good for as long as they were, and the client is told how long that is.
@@ -78,16 +84,17 @@ impl Machine {
         (self.credentials.is_looking, self.credentials.due) = (false, true);
     }
 
-    /// Whether the session knows newer credentials than those that the opening of this link has shown.
-    pub fn knows_newer(&self, link: u64) -> bool {
-        link <= self.credentials.link
+    /// On a server: whether the session's credentials are those that the opening of this link has shown. Asked when the link was adopted: otherwise there were
+    /// newer ones.
+    pub fn has_credentials_of(&self, link: u64) -> bool {
+        link == self.credentials.link
     }
 
     pub(super) fn token_arrived(&mut self, token: Token) -> Result<(), Close> {
         if self.role == Role::Client {
             return Err(Close::protocol(Code::ProtocolViolation, "TOKEN is the client's"));
         }
-        self.credentials.token = Some(token);
+        self.credentials.token = Some((token, self.links));
         Ok(())
     }
 
@@ -101,7 +108,7 @@ impl Machine {
 
     /// The TOKEN of a client, when one is to be sent.
     pub(super) fn take_token(&mut self) -> Option<Token> {
-        self.credentials.token.take_if(|_| self.role == Role::Client)
+        self.credentials.token.take_if(|_| self.role == Role::Client).map(|(token, _)| token)
     }
 
     /// What EXPIRES says, when that is due.

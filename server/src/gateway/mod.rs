@@ -1,5 +1,6 @@
 //! Where openings become sessions: the routes of the four transports, who may come in, and what a session is made of.
 
+pub(crate) mod authentication;
 pub(crate) mod registry;
 pub(crate) mod routes;
 
@@ -23,6 +24,7 @@ use crate::client_ip::client_ip;
 use crate::config::Limits;
 use crate::origin::OriginPolicy;
 use crate::session::channels::ChannelHandler;
+use crate::session::credentials::Credentials;
 use crate::session::driver::Driver;
 use crate::session::links::traits;
 use crate::session::shared::{Arrival, Shared, now};
@@ -30,11 +32,8 @@ use crate::session::{Identity, Session};
 use crate::transport::Transport;
 use crate::transport::link::Link;
 use crate::transport::open::{Open, Rejection};
+use authentication::Authenticator;
 use registry::{Attachment, Registry};
-
-/// Decides about an opening before it is answered.
-pub(crate) type Authenticate =
-    Box<dyn Fn(&Open) -> BoxFuture<'static, Result<Identity, Rejection>> + Send + Sync + 'static>;
 
 /// The application: called once for each session.
 pub(crate) type OnSession = Box<dyn Fn(Session) -> BoxFuture<'static, ()> + Send + Sync + 'static>;
@@ -55,7 +54,7 @@ pub(crate) struct Gateway {
     pub(crate) origins: OriginPolicy,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) admission: Admission,
-    pub(crate) authenticate: Authenticate,
+    pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) on_session: OnSession,
     /// What clients say about channels goes there.
     pub(crate) channels: Option<Arc<dyn ChannelHandler>>,
@@ -76,7 +75,7 @@ pub(crate) struct Gateway {
 pub(crate) struct Admitted {
     transport: Transport,
     remote: Option<IpAddr>,
-    identity: Identity,
+    credentials: Credentials,
     /// The client wants marks in front of native datagrams.
     pub(crate) marks: bool,
     purpose: Purpose,
@@ -134,30 +133,17 @@ impl Gateway {
             Some((self.registry.resumable(resume)?, received))
         });
         let place = if further.is_none() { Some(self.place(remote)?) } else { None };
-        let identity = self.identify(&open).await?;
+        let identity = self.authenticator.identify(&open).await?;
         let purpose = match (further, place) {
-            (Some((shared, received)), _) if shared.lock().identity.user == identity.user => {
+            (Some((shared, received)), _) if shared.lock().credentials.identity.user == identity.user => {
                 Purpose::Further(shared, received)
             }
             (_, Some(place)) => Purpose::New(place),
             (_, None) => Purpose::New(self.place(remote)?),
         };
-        Ok(Admitted { transport: open.transport, remote, identity, marks: open.marks, purpose })
-    }
-
-    /// Asks the application.
-    async fn identify(&self, open: &Open) -> Result<Identity, Rejection> {
-        let failed = |reason| {
-            let rejection = Rejection::new(StatusCode::SERVICE_UNAVAILABLE, Code::InternalError, reason);
-            Err(rejection.retry_after(RETRY_WHEN_GOING_AWAY))
-        };
-        // A panic would take along the connection, and whoever else is on it.
-        let decision = AssertUnwindSafe(async { (self.authenticate)(open).await }).catch_unwind();
-        match tokio::time::timeout(self.limits.open_timeout, decision).await {
-            Ok(Ok(identity)) => identity,
-            Ok(Err(_)) => failed("authentication failed"),
-            Err(_) => failed("authentication took too long"),
-        }
+        let (transport, marks) = (open.transport, open.marks);
+        let credentials = Credentials { identity: Arc::new(identity), again: self.authenticator.again(open) };
+        Ok(Admitted { transport, remote, credentials, marks, purpose })
     }
 
     /// Decides about a request that opens no session, and takes as much as one: as for an opening, in the same order.
@@ -167,7 +153,7 @@ impl Gateway {
         let open = Open::visit(transport, original_uri(parts), &parts.headers, remote)?;
         self.admission.opening(remote).map_err(refused)?;
         let place = self.place(remote)?;
-        Ok(Visitor { identity: self.identify(&open).await?, _place: place })
+        Ok(Visitor { identity: self.authenticator.identify(&open).await?, _place: place })
     }
 
     /// A place for a new session.
@@ -185,15 +171,15 @@ impl Gateway {
 
     /// Takes over a link: for the session that it was opened for, or for one of its own.
     pub(crate) fn begin(self: &Arc<Self>, admitted: Admitted, link: Box<dyn Link>, attachment: Option<Attachment>) {
-        let Admitted { transport, remote, identity, purpose, .. } = admitted;
+        let Admitted { transport, remote, credentials, purpose, .. } = admitted;
         debug_assert_eq!(transport, link.transport());
         match purpose {
-            Purpose::New(place) => self.begin_session(identity, remote, link, attachment, Ok(place)),
+            Purpose::New(place) => self.begin_session(credentials, remote, link, attachment, Ok(place)),
             Purpose::Further(shared, received) => {
-                if let Err(link) = self.join(&shared, received, remote, link, attachment.clone()) {
+                if let Err(link) = self.join(&shared, received, credentials.clone(), remote, link, attachment.clone()) {
                     // It ended since it was looked for.
                     let place = self.place(remote);
-                    self.begin_session(identity, remote, link, attachment, place);
+                    self.begin_session(credentials, remote, link, attachment, place);
                 }
             }
         }
@@ -204,22 +190,23 @@ impl Gateway {
         &self,
         shared: &Arc<Shared>,
         received: u64,
+        credentials: Credentials,
         remote: Option<IpAddr>,
         link: Box<dyn Link>,
         attachment: Option<Attachment>,
     ) -> Result<(), Box<dyn Link>> {
-        let Some(offer) = shared.offer(received, traits(&*link)) else { return Err(link) };
+        let Some(offer) = shared.offer(received, traits(&*link), credentials.until()) else { return Err(link) };
         if let (Ok(offer), Some(attachment)) = (&offer, attachment) {
             self.registry.attach(shared.id, offer.link, attachment);
         }
-        shared.arrive(Arrival { link, remote, offer }).map_err(|arrival| arrival.link)
+        shared.arrive(Arrival { link, remote, credentials, offer }).map_err(|arrival| arrival.link)
     }
 
     /// Begins a session on `link`. It runs in a task of its own until it has ended. Without a place it is closed at once: a status can be
     /// answered no more.
     fn begin_session(
         self: &Arc<Self>,
-        identity: Identity,
+        credentials: Credentials,
         remote: Option<IpAddr>,
         link: Box<dyn Link>,
         attachment: Option<Attachment>,
@@ -227,8 +214,9 @@ impl Gateway {
     ) {
         let (id, key) = (SessionId(random()), ResumeKey(random()));
         let mut machine = Machine::server(self.machine_config(), id, key);
+        machine.set_expires(credentials.until());
         machine.link_opened(now(), traits(&*link));
-        let shared = Arc::new(Shared::new(machine, id, key, identity, self.channels.clone()));
+        let shared = Arc::new(Shared::new(machine, id, key, credentials, self.channels.clone()));
         let entered = self.registry.enter(Arc::clone(&shared), attachment);
         if let Err(rejection) = &place {
             shared.close(Close::protocol(rejection.code(), rejection.reason()));

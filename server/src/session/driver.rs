@@ -11,6 +11,7 @@ use throughline_protocol::{Close, Code, Micros, Origin};
 use tokio::time::{Instant, Sleep};
 
 use super::channels::Channels;
+use super::credentials::{Refresh, tell_refreshed};
 use super::links::{Attached, Leaving, Outcome, RECEIVE_BUDGET, Waiting, replaced};
 use super::requests::Requests;
 use super::shared::{Arrival, Core, Shared, now};
@@ -36,6 +37,7 @@ pub(crate) struct Driver<F> {
     timer: Pin<Box<Sleep>>,
     on_open: Option<F>,
     channels: Channels,
+    refresh: Refresh,
     ended: Option<Close>,
 }
 
@@ -58,6 +60,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             timer,
             on_open: Some(on_open),
             channels: Channels::default(),
+            refresh: Refresh::default(),
             ended: None,
         }
     }
@@ -70,6 +73,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         if self.serve(RECEIVE_BUDGET) {
             cx.waker().wake_by_ref();
         }
+        self.refresh.poll(cx, &self.shared);
         let deadline = self.transmit(cx);
         self.poll_lost(cx);
         let shared = Arc::clone(&self.shared);
@@ -117,7 +121,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
 
     fn take_arrivals(&mut self) {
         let arrivals = self.shared.lock().take_arrivals();
-        for Arrival { link, remote, offer } in arrivals {
+        for Arrival { link, remote, credentials, offer } in arrivals {
             let session = self.shared.id;
             match offer {
                 Ok(offer) => {
@@ -126,7 +130,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
                         let oldest = self.candidates.remove(0);
                         self.leave(oldest.attached.link, None, replaced());
                     }
-                    self.candidates.push(Waiting::new(Attached::new(offer.link, link, remote), offer));
+                    self.candidates.push(Waiting::new(Attached::new(offer.link, link, remote), offer, credentials));
                 }
                 Err(close) => self.leave(link, Some(close.clone()), close),
             }
@@ -188,8 +192,9 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             let Attached { number, .. } = self.candidates[index].attached;
             let attached = self.candidates.remove(index).attached;
             let session = shared.id;
+            let is_other = matches!(outcome, Outcome::Chosen { is_other: true });
             match outcome {
-                Outcome::Chosen => {
+                Outcome::Chosen { .. } => {
                     let (transport, remote) = (attached.link.transport(), attached.remote.map(tracing::field::display));
                     tracing::debug!(%session, link = number, %transport, remote, "session goes on over another link");
                     if let Some(old) = self.current.replace(attached) {
@@ -205,6 +210,10 @@ impl<F: FnOnce() + Unpin> Driver<F> {
                 Outcome::Gone => tracing::debug!(%session, link = number, "link was not chosen by its client"),
             }
             shared.notify(&mut core);
+            drop(core);
+            if is_other {
+                tell_refreshed(&shared);
+            }
         }
     }
 

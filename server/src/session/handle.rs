@@ -96,7 +96,7 @@ impl Session {
     /// The user stays the same; the rest is what [`authenticate`](crate::Builder::authenticate) has found last, for the session's newest link or for a
     /// token that its client has sent since.
     pub fn identity(&self) -> Arc<Identity> {
-        Arc::clone(&self.0.lock().identity)
+        Arc::clone(&self.0.lock().credentials.identity)
     }
 
     /// The next event. `None` once the session has ended and everything that arrived before was delivered. Cancel-safe.

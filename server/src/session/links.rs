@@ -9,6 +9,7 @@ use throughline_protocol::machine::{self, LinkTraits, Refused};
 use throughline_protocol::{Close, Code, Decoder, Frame, Machine, Micros, Origin, Packet};
 use tokio::time::Instant;
 
+use super::credentials::Credentials;
 use super::natives::Natives;
 use super::shared::{Core, now};
 use crate::transport::link::{Link, LinkEnd, Posted, Received, Verdict};
@@ -127,13 +128,14 @@ pub(crate) fn traits(link: &dyn Link) -> LinkTraits {
 pub(super) struct Waiting {
     pub(super) attached: Attached,
     offer: machine::Candidate,
+    credentials: Credentials,
     welcome: Option<Packet>,
 }
 
 /// What became of a link that was waiting.
 pub(super) enum Outcome {
-    /// It carries the session now, and its first packet was handled.
-    Chosen,
+    /// It carries the session now, and its first packet was handled. Whether the session has another identity with it.
+    Chosen { is_other: bool },
     /// It is to be closed: with a CLOSE of its own, or without a word.
     Refused(Option<Close>, Close),
     /// It has ended.
@@ -141,9 +143,9 @@ pub(super) enum Outcome {
 }
 
 impl Waiting {
-    pub(super) fn new(attached: Attached, mut offer: machine::Candidate) -> Self {
+    pub(super) fn new(attached: Attached, mut offer: machine::Candidate, credentials: Credentials) -> Self {
         let welcome = Some(std::mem::take(&mut offer.welcome));
-        Self { attached, offer, welcome }
+        Self { attached, offer, credentials, welcome }
     }
 
     /// When it has waited for long enough.
@@ -176,7 +178,7 @@ impl Waiting {
                     let was_closing = core.machine.closing().is_some();
                     let outcome = self.first(core, packet, true);
                     drop(answer.send(match &outcome {
-                        Some(Outcome::Chosen) => verdict(core, was_closing),
+                        Some(Outcome::Chosen { .. }) => verdict(core, was_closing),
                         Some(Outcome::Refused(Some(close), _)) => Verdict::Broke(close.clone()),
                         Some(Outcome::Refused(None, _) | Outcome::Gone) => Verdict::Gone,
                         None => Verdict::Taken,
@@ -221,12 +223,14 @@ impl Waiting {
         match core.machine.adopt(now, &self.offer, traits(&**link), &first) {
             Ok(()) => {
                 core.carry(&**link, *remote);
+                let is_newest = core.machine.has_credentials_of(*number);
+                let is_other = is_newest && core.show(self.credentials.clone());
                 core.machine.count_received(len);
                 read_frames(&mut core.machine, decoder, now);
                 if is_packet {
                     finish_packet(&mut core.machine, decoder, now);
                 }
-                Some(Outcome::Chosen)
+                Some(Outcome::Chosen { is_other })
             }
             Err(Refused::Left) => Some(Outcome::Gone),
             Err(Refused::Wrong(close)) => Some(refused(close)),

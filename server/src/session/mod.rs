@@ -1,6 +1,7 @@
 //! Sessions: the handle that the application holds, and the driver that moves its frames over one link after another.
 
 pub(crate) mod channels;
+pub(crate) mod credentials;
 pub(crate) mod driver;
 mod handle;
 mod identity;

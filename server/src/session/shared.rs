@@ -13,9 +13,10 @@ use throughline_protocol::machine::Candidate;
 use throughline_protocol::{Close, Code, LinkTraits, Machine, Mark, Micros, ResumeKey, SessionId};
 use tokio::sync::Notify;
 
+use super::Session;
 use super::channels::ChannelHandler;
+use super::credentials::Credentials;
 use super::requests::Requests;
-use super::{Identity, Session};
 use crate::transport::Transport;
 use crate::transport::link::{Link, NativeDatagrams};
 
@@ -40,8 +41,8 @@ pub(crate) struct Shared {
 /// What changes in a session. The machine's lock is the lock of all of it: a datagram goes to the link that is current at that moment.
 pub(crate) struct Core {
     pub(crate) machine: Machine,
-    /// Who is behind it. Always the same user.
-    pub(crate) identity: Arc<Identity>,
+    /// Who is behind it, always the same user, and how to ask again.
+    pub(crate) credentials: Credentials,
     /// What carries the session now.
     pub(super) carrier: Option<Carrier>,
     /// Where the client was seen last.
@@ -82,6 +83,7 @@ pub(crate) struct History {
 pub(crate) struct Arrival {
     pub(crate) link: Box<dyn Link>,
     pub(crate) remote: Option<IpAddr>,
+    pub(crate) credentials: Credentials,
     /// What the machine says to it: WELCOME, or CLOSE.
     pub(crate) offer: Result<Candidate, Close>,
 }
@@ -98,7 +100,7 @@ impl Shared {
         machine: Machine,
         id: SessionId,
         key: ResumeKey,
-        identity: Identity,
+        credentials: impl Into<Credentials>,
         channels: Option<Arc<dyn ChannelHandler>>,
     ) -> Self {
         Self {
@@ -108,7 +110,7 @@ impl Shared {
             channels,
             core: Mutex::new(Core {
                 machine,
-                identity: Arc::new(identity),
+                credentials: credentials.into(),
                 carrier: None,
                 remote: None,
                 history: History::default(),
@@ -138,13 +140,18 @@ impl Shared {
         self.driver.wake();
     }
 
-    /// Asks for a further link, whose client has `received` so much of stream 0. `None` when the session has ended.
-    pub(crate) fn offer(&self, received: u64, traits: LinkTraits) -> Option<Result<Candidate, Close>> {
+    /// Asks for a further link, whose client has `received` so much of stream 0, and is let in until `expires`. `None` when the session has ended.
+    pub(crate) fn offer(
+        &self,
+        received: u64,
+        traits: LinkTraits,
+        expires: Option<Micros>,
+    ) -> Option<Result<Candidate, Close>> {
         let mut core = self.lock();
         if core.machine.closed().is_some() {
             return None;
         }
-        Some(core.machine.offer(now(), received, traits, None))
+        Some(core.machine.offer(now(), received, traits, expires))
     }
 
     /// Hands a link to the driver; gives it back when the session has ended meanwhile.
@@ -270,6 +277,11 @@ impl Core {
         // nothing more after an empty one.
         let most = native.max_len().saturating_sub(usize::from(*marked)).min(MAX_DATAGRAM);
         (1..=most).contains(&len).then(|| Arc::clone(native))
+    }
+
+    /// Whether whoever handles channels knows of the session.
+    pub(super) fn is_in_channels(&self) -> bool {
+        self.in_channels
     }
 
     pub(super) fn take_arrivals(&mut self) -> Vec<Arrival> {

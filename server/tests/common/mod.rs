@@ -14,7 +14,7 @@ mod wire;
 use std::future::Future;
 use std::time::Duration;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, now};
 pub(crate) use server::{Place, Running, config, echo, start};
 pub(crate) use sse::welcome;
 pub(crate) use wire::{Incoming, Opening, Outgoing, Refusal, Wire, encode};

@@ -12,6 +12,7 @@ mod flow;
 mod limits;
 mod messages;
 mod opening;
+mod refresh;
 mod resume;
 mod shutdown;
 mod streams;
