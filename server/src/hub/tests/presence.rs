@@ -167,7 +167,7 @@ async fn others_see_what_a_new_credential_says() {
     let mut ann = Pair::of(1, who("ann"));
     subscribe(&mut ann, &stage, "a", Some("here"));
     assert_eq!(members(&stage).await, [named("ann", Some("here"))]);
-    ann.shared.lock().identity = Arc::new(Identity { info: json!("new"), ..Identity::user("ann") });
+    ann.shared.lock().credentials.identity = Arc::new(Identity { info: json!("new"), ..Identity::user("ann") });
     stage.hub.refreshed(&ann.session);
     settle().await;
     let members = stage.hub.channel("a").presence().await.expect("it is kept");
