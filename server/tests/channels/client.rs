@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use throughline::{Message, Position, Transport};
 use throughline_protocol::{ChannelCode, ChannelMessage, channel};
 
-use crate::common::{Client, Place};
+use crate::common::{Client, Opening, Place};
 
 /// A session that uses channels. Takes nothing from the server that was not asked for.
 pub(crate) struct Channels {
@@ -41,7 +41,9 @@ impl Deref for Channels {
 
 impl Channels {
     pub(crate) async fn connect(place: &Place, transport: Transport) -> Self {
-        Self::over(Client::connect(place, transport).await)
+        let opening = Opening { marks: true, ..Opening::default() };
+        let client = Client::open(place, transport, &opening).await;
+        Self::over(client.unwrap_or_else(|refusal| panic!("{transport} was refused: {refusal:?}")))
     }
 
     pub(crate) fn over(client: Client) -> Self {
@@ -96,6 +98,19 @@ impl Channels {
 
     pub(crate) async fn publish(&self, channel: &str, data: impl Into<Message>) -> Result<Position, ChannelCode> {
         match self.answer(self.ask_to_publish(channel, data)).await {
+            ChannelMessage::Done { position, .. } => Ok(position),
+            other => Err(failure(other)),
+        }
+    }
+
+    pub(crate) async fn set(
+        &self,
+        channel: &str,
+        key: &str,
+        data: impl Into<Option<Message>>,
+    ) -> Result<Position, ChannelCode> {
+        let (channel, key, data) = (channel.into(), key.into(), data.into());
+        match self.answer(self.ask(|request| ChannelMessage::Set { request, channel, key, data })).await {
             ChannelMessage::Done { position, .. } => Ok(position),
             other => Err(failure(other)),
         }
@@ -163,12 +178,13 @@ fn answered(message: &ChannelMessage) -> Option<u64> {
     match message {
         ChannelMessage::Subscribed { request, .. }
         | ChannelMessage::Done { request, .. }
+        | ChannelMessage::Page { request, .. }
         | ChannelMessage::Failed { request, .. } => Some(*request),
         _ => None,
     }
 }
 
-fn failure(answer: ChannelMessage) -> ChannelCode {
+pub(crate) fn failure(answer: ChannelMessage) -> ChannelCode {
     match answer {
         ChannelMessage::Failed { code, reason, .. } => {
             assert!(!reason.is_empty(), "a person wants to know why");

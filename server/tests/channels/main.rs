@@ -6,12 +6,17 @@
 #[expect(dead_code, unused_imports, reason = "it is made for the tests of sessions, too")]
 mod common;
 
+mod added;
 mod chance;
 mod client;
 mod delivery;
+mod history;
+mod presence;
 mod recovery;
+mod replica;
 mod requests;
 mod slow;
+mod state;
 
 use std::time::Duration;
 
@@ -31,6 +36,7 @@ fn open() -> Namespace {
     Namespace {
         subscribe: true,
         publish: true,
+        history: true,
         history_count: 10_000,
         history_bytes: 64 << 20,
         history_age: Duration::from_secs(3_600),

@@ -134,7 +134,7 @@ async fn names_are_checked() {
 async fn a_session_has_so_many_subscriptions_and_no_more() {
     let mut config = config();
     config.channels.max_subscriptions = 3;
-    let Running { server: _server, place, .. } = &start(config, |builder| builder).await;
+    let Running { server, place, .. } = &start(config, |builder| builder).await;
     let client = Channels::connect(place, WS).await;
     for channel in ["room:1", "room:2", "room:3"] {
         client.subscribe(channel, None).await.unwrap();
@@ -146,6 +146,15 @@ async fn a_session_has_so_many_subscriptions_and_no_more() {
     assert_eq!(client.unsubscribe("room:2").await, Err(ChannelCode::NotSubscribed));
     client.subscribe("room:4", None).await.unwrap();
     assert_eq!(client.subscribe("room:2", None).await, Err(ChannelCode::TooMany));
+    // However often it asks, and for whatever.
+    for index in 0..2_000 {
+        client.ask_to_subscribe(&format!("room:{}", index + 10), None);
+    }
+    let last = client.ask_to_subscribe("room:last", None);
+    assert!(
+        matches!(client.answer(last).await, ChannelMessage::Failed { code, .. } if code == ChannelCode::TooMany as u64)
+    );
+    assert_eq!(server.hub().channels("", None, usize::MAX).len(), 3);
     // Another session has its own.
     Channels::connect(place, WS).await.subscribe("room:2", None).await.unwrap();
 }

@@ -215,6 +215,9 @@ fn connect_request(place: &Place, address: SocketAddr, opening: &Opening) -> Req
     if let Some(token) = &opening.token {
         query.append_pair("token", token);
     }
+    if opening.marks {
+        query.append_pair("marks", "1");
+    }
     let uri = format!("https://{address}{}/webtransport?{}", place.base, query.finish());
     let mut request = Request::builder()
         .method(Method::CONNECT)

@@ -21,11 +21,13 @@ pub(crate) struct Opening {
     /// Session, key and received, as text.
     pub(crate) resume: Option<[String; 3]>,
     pub(crate) origin: Option<String>,
+    /// Over webtransport: whether native datagrams may have marks.
+    pub(crate) marks: bool,
 }
 
 impl Default for Opening {
     fn default() -> Self {
-        Self { version: Some("1"), token: None, resume: None, origin: None }
+        Self { version: Some("1"), token: None, resume: None, origin: None, marks: false }
     }
 }
 
