@@ -175,7 +175,7 @@ async fn every_limit_of_a_value_has_its_edge() {
     (namespace.max_keys, namespace.history_bytes) = (2, 3_000);
     let Running { place, .. } = &start(config, |builder| builder).await;
     let client = Channels::connect(place, Transport::WebSocket).await;
-    let mut set = async |key: &str, data: Option<Message>| client.set("state:a", key, data).await.map(|at| at.offset);
+    let set = async |key: &str, data: Option<Message>| client.set("state:a", key, data).await.map(|at| at.offset);
     let bytes = |len: usize| Some(Message::from(vec![0; len]));
     let longest = "é".repeat(127) + "x";
     assert_eq!(set(&longest, bytes(1_000)).await, Ok(1));
