@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use throughline::{Namespace, Transport};
-use throughline_protocol::ChannelCode;
+use throughline_protocol::{ChannelCode, ChannelMessage};
 
 use crate::client::Channels;
 use crate::common::{Client, Opening, Running, echo};
@@ -12,6 +12,7 @@ use crate::{config, serve};
 
 on_every_transport! {
     channels_are_closed_but_for_what_the_token_or_the_namespace_allows,
+    history_and_presence_need_a_right_of_their_own,
 }
 
 async fn connect(running: &Running, transport: Transport, issuer: &Issuer, claims: &Value) -> Channels {
@@ -40,6 +41,40 @@ async fn channels_are_closed_but_for_what_the_token_or_the_namespace_allows(tran
         assert_eq!(member.publish(channel, "x").await, Err(ChannelCode::NotAllowed), "{channel}");
         if !may_subscribe {
             assert_eq!(member.subscribe(channel, None).await, Err(ChannelCode::NotAllowed), "{channel}");
+        }
+    }
+}
+
+async fn history_and_presence_need_a_right_of_their_own(transport: Transport) {
+    let issuer = Issuer::new();
+    let mut config = config(&issuer);
+    config.channels.namespaces = [("room".to_owned(), Namespace { presence: true, ..Namespace::default() })].into();
+    let running = serve(config, echo).await;
+    for (right, may_subscribe, may_see_history, may_see_presence) in [
+        ("subscribe", true, false, false),
+        ("history", false, true, false),
+        ("presence", false, false, true),
+        ("publish", false, false, false),
+    ] {
+        let channels = json!({ "channels": { "room:*": [right] } });
+        let client = connect(&running, transport, &issuer, &channels).await;
+        let wanted = |is_allowed: bool| if is_allowed { Ok(()) } else { Err(ChannelCode::NotAllowed) };
+        assert_eq!(client.subscribe("room:1", None).await.map(drop), wanted(may_subscribe), "{right}");
+        let present = client.subscribe("$presence:room:1", None).await.map(drop);
+        assert_eq!(present, wanted(may_see_presence), "{right}");
+        let request = client.ask(|request| ChannelMessage::History {
+            request,
+            channel: "room:1".into(),
+            after: None,
+            newest: false,
+            limit: 1,
+        });
+        match client.answer(request).await {
+            ChannelMessage::Page { .. } => assert!(may_see_history, "{right}"),
+            ChannelMessage::Failed { code, .. } => {
+                assert!(!may_see_history && code == ChannelCode::NotAllowed as u64, "{right}");
+            }
+            other => panic!("{other:?}"),
         }
     }
 }
