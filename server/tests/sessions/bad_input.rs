@@ -42,7 +42,7 @@ fn mistakes() -> Vec<(&'static str, Bytes, Code)> {
         ProtocolViolation, StreamLimit, UnknownFrame,
     };
     vec![
-        ("an unknown frame", frame(0x0e, &[]), UnknownFrame),
+        ("an unknown frame", frame(0x3f, &[]), UnknownFrame),
         ("an unknown frame of two bytes", frame(0x1234, b"x"), UnknownFrame),
         ("a PING with bytes after it", frame(0x06, &[1, 1]), MalformedFrame),
         ("a PING without an id", frame(0x06, &[]), MalformedFrame),
@@ -71,10 +71,16 @@ fn mistakes() -> Vec<(&'static str, Bytes, Code)> {
             ProtocolViolation,
         ),
         ("an ACK of another stream", encode(&[Frame::Ack { stream: 4, received: 0, limit: 0 }]), ProtocolViolation),
-        ("a message of an unknown kind", stream(0, &[2, 0]), MalformedMessage),
+        ("a message of an unknown kind", stream(0, &[4, 0]), MalformedMessage),
+        ("an empty channel message", stream(0, &[2, 0]), MalformedMessage),
+        ("an empty request message", stream(0, &[3, 0]), MalformedMessage),
         ("a text that is not UTF-8", stream(0, &[1, 1, 0xff]), MalformedMessage),
         ("a message over max_message", stream(0, &[0, 0x80, 0x40, 0x00, 0x01]), MessageTooLarge),
         ("a datagram of 1,101 bytes", frame(0x05, &[0; 1_101]), DatagramTooLarge),
+        ("a value of a channel", frame(0x0e, &[1, 1, 0, 0]), ProtocolViolation),
+        ("a token without bytes", frame(0x0f, &[]), MalformedFrame),
+        ("a token of 4,097 bytes", frame(0x0f, &[b't'; 4_097]), MalformedFrame),
+        ("an end of credentials", frame(0x10, &[1]), ProtocolViolation),
     ]
 }
 
@@ -238,7 +244,7 @@ async fn what_does_not_belong_on_a_native_stream_ends_the_session() {
         ("a PING", encode(&[Frame::Ping { id: 2 }]), Code::ProtocolViolation),
         ("the message stream", stream(0, b""), Code::ProtocolViolation),
         ("two streams on one", [above(1, 0, b"x"), above(3, 0, b"x")].concat().into(), Code::ProtocolViolation),
-        ("a frame that cannot be read", frame(0x0e, &[]), Code::UnknownFrame),
+        ("a frame that cannot be read", frame(0x3f, &[]), Code::UnknownFrame),
     ] {
         let mut wire = Wire::connect(place, Transport::WebTransport).await;
         wire.send_frames(&[Frame::Ping { id: 1 }]).await;

@@ -164,7 +164,7 @@ async fn places_come_back_however_sessions_end(transport: Transport) {
         client.close(0, "");
         client.end().await;
         let mut wire = Wire::connect_when_free(place, transport).await;
-        wire.send(crate::common::Outgoing::Packet(bytes::Bytes::from_static(&[0x0e, 0]))).await;
+        wire.send(crate::common::Outgoing::Packet(bytes::Bytes::from_static(&[0x3f, 0]))).await;
         wire.next_close().await;
         Wire::connect_when_free(place, transport).await.cut().await;
         let wire = Wire::connect_when_free(place, transport).await;

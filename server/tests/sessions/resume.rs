@@ -359,7 +359,7 @@ async fn a_candidate_that_says_something_wrong_is_closed_and_the_session_goes_on
             crate::common::encode(&[Frame::Ack { stream: 0, received: 0, limit: 0 }]),
             Code::ProtocolViolation,
         ),
-        ("a frame that cannot be read", Bytes::from_static(&[0x0e, 0]), Code::UnknownFrame),
+        ("a frame that cannot be read", Bytes::from_static(&[0x3f, 0]), Code::UnknownFrame),
     ] {
         let mut wire = client.further(place, transport).await;
         wire.send(Outgoing::Packet(packet)).await;

@@ -30,12 +30,12 @@ async fn a_post_that_breaks_the_protocol_is_answered_400_with_the_code() {
     let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(echo)).await;
     for transport in UPLINKS {
         let mut wire = Wire::connect(place, transport).await;
-        let answer = ask("POST", &place.url("/send"), link_headers(&wire.welcome), &[0x0e, 0x00][..]).await;
+        let answer = ask("POST", &place.url("/send"), link_headers(&wire.welcome), &[0x3f, 0x00][..]).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);
         assert_eq!(answer.code(), Code::UnknownFrame as u64);
         assert_eq!(answer.field("name"), "UNKNOWN_FRAME");
         assert_eq!(answer.field("retry"), false);
-        assert!(answer.field("reason").as_str().is_some_and(|reason| reason.contains("0xe")));
+        assert!(answer.field("reason").as_str().is_some_and(|reason| reason.contains("0x3f")));
         assert_eq!(wire.next_close().await.0, Code::UnknownFrame as u32);
     }
 }
