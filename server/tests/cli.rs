@@ -240,3 +240,43 @@ async fn arguments_override_the_environment_which_overrides_the_file() {
     running.signal(Signal::TERM);
     assert_eq!(running.end().await, Some(0));
 }
+
+/// The status of an opening, and what the body says.
+async fn open_a_poll(running: &Running, token: Option<&str>) -> String {
+    let mut stream = TcpStream::connect(running.tcp()).await.unwrap();
+    let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    let request =
+        format!("GET /rt/poll HTTP/1.1\r\nhost: a\r\nthroughline-version: 1\r\n{token}connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn serve_lets_nobody_in_unless_the_configuration_says_so_and_the_demo_everybody() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["serve", "--tcp=127.0.0.1:0", "--quic=off", "--json"];
+    let closed = Running::start(folder.path(), &arguments).await;
+    for (token, reason) in [(None, "a token is needed"), (Some("x"), "it is no token")] {
+        let answer = open_a_poll(&closed, token).await;
+        assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains(reason), "{answer}");
+    }
+    let mut anonymous = command(folder.path(), &arguments);
+    anonymous.env("THROUGHLINE_AUTH__ANONYMOUS", "true");
+    for open in [Running::of(anonymous).await, Running::start(folder.path(), &DEMO).await] {
+        let answer = open_a_poll(&open, None).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let answer = open_a_poll(&open, Some("x")).await;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+    let secret = "a secret that is as long as it has to be";
+    let mut keyed = command(folder.path(), &arguments);
+    keyed.env("THROUGHLINE_AUTH__KEYS", format!("[{{algorithm=\"HS256\",secret=\"{secret}\"}}]"));
+    let keyed = Running::of(keyed).await;
+    let claims = serde_json::json!({ "sub": "ada", "exp": 4_000_000_000_u64 });
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    assert!(open_a_poll(&keyed, Some(&token)).await.starts_with("HTTP/1.1 200 "));
+    assert!(open_a_poll(&keyed, None).await.starts_with("HTTP/1.1 401 "));
+}
