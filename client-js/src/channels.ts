@@ -125,15 +125,12 @@ export class Channels {
   handle(message: ChannelMessage): string | undefined {
     if ('request' in message) {
       const request = this.#requests.get(message.request);
-      this.#requests.delete(message.request);
-      if (request && message.op === FAILED) {
-        request.failed(endOf(message));
-      } else if (request && message.op === answerTo(request.op)) {
-        return request.done(message as Said<typeof DONE>);
-      } else {
-        return `no request ${message.request} of this kind`;
+      const isFailure = message.op === FAILED;
+      if (!request || !(isFailure || message.op === answerTo(request.op))) {
+        return `no request ${message.request} of this kind`; // what is asked ends with the session
       }
-      return;
+      this.#requests.delete(message.request);
+      return isFailure ? void request.failed(endOf(message)) : request.done(message as Said<typeof DONE>);
     }
     const { number } = message;
     if (message.op === ADDED) {

@@ -434,7 +434,10 @@ it('whatever arrives, the machine answers with CLOSE or goes on', () => {
         { type: 'streams', limit: number() },
         { type: 'goaway', delayMs: number() },
         { type: 'datagram', data: new Uint8Array(random(2) ? 1_100 : 1_101) },
-      ][random(11)] as Frame;
+        { type: 'state', data: Uint8Array.of(7, 1, 0, random(5)) },
+        { type: 'expires', inMs: number() },
+        { type: 'token', token: 'x' },
+      ][random(14)] as Frame;
       if (random(3) === 0) {
         machine.handleNativeFrame(peer.now, undefined, frame);
       } else if (random(4) === 0) {
@@ -448,5 +451,11 @@ it('whatever arrives, the machine answers with CLOSE or goes on', () => {
       }
     }
   }
-  expect([...codes].sort()).toEqual(['DATAGRAM_TOO_LARGE', 'PROTOCOL_VIOLATION', 'STREAM_LIMIT', undefined]);
+  expect([...codes].sort()).toEqual([
+    'DATAGRAM_TOO_LARGE',
+    'MALFORMED_FRAME',
+    'PROTOCOL_VIOLATION',
+    'STREAM_LIMIT',
+    undefined,
+  ]);
 });
