@@ -1,4 +1,4 @@
-// Requests both ways in real browsers, over each transport.
+// Requests both ways, and tokens that end, in real browsers over each transport.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -7,7 +7,7 @@ import { startTestbed } from './support/server.mjs';
 
 const TRANSPORTS = ['webtransport', 'websocket', 'sse', 'poll'];
 
-describe('requests', () => {
+describe('requests, and tokens that end', () => {
   let server;
 
   before(async () => {
@@ -87,6 +87,24 @@ describe('requests', () => {
             joined: `room:${name}`,
             gaps: 0,
           });
+        });
+
+        test(`a token that ends over ${transport}: a new one in time keeps the session, on the same link`, async () => {
+          const seen = await page.evaluate(async (transport) => {
+            let asked = 0;
+            const { session } = await kit.open(transport, { token: () => `for ${(asked++, 1_500)}` });
+            const { session: doomed } = await kit.open(transport, { token: 'for 1500' });
+            const end = await kit.within(10_000, doomed.closed, 'the end of the one');
+            await new Promise((resolve) => setTimeout(resolve, 3_000));
+            const { state } = session;
+            const { links } = session.stats();
+            const text = String(session.explain().text);
+            await session.close();
+            return { state, links, asked, end: end.name, text };
+          }, transport);
+          assert.deepEqual([seen.state, seen.links, seen.end], ['open', 1, 'UNAUTHORIZED']);
+          assert.ok(seen.asked >= 3, `${seen.asked} tokens`);
+          assert.match(seen.text, /takes its token for another \d s/);
         });
       }
     });
