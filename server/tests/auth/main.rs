@@ -12,6 +12,7 @@ mod client;
 
 mod issuer;
 mod openings;
+mod refresh;
 mod rights;
 
 use throughline::auth::Tokens;
