@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use throughline_protocol::limits::STREAM_CHUNK;
 use throughline_protocol::{
     Candidate, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, OpenStreamError, Origin, Packet,
-    Refused, ResumeKey, SendDatagramError, SessionId, StreamError, StreamRead, TrySendError,
+    Refused, ResumeKey, SendDatagramError, SessionId, StateDatagram, StateSlot, StreamError, StreamRead, Token,
+    TrySendError,
 };
 
 #[derive(Deserialize)]
@@ -90,7 +91,11 @@ struct Step {
     timeout: Option<bool>,
     send: Option<MessageText>,
     send_datagram: Option<SendDatagram>,
+    send_state: Option<SendState>,
     take: Option<usize>,
+    take_token: Option<bool>,
+    refreshed: Option<Refreshed>,
+    not_refreshed: Option<bool>,
     close: Option<CloseText>,
     violation: Option<Violation>,
     link_lost: Option<Lost>,
@@ -112,6 +117,7 @@ struct Step {
     datagrams: Vec<Raw>,
     #[serde(default)]
     events: Vec<EventText>,
+    token: Option<String>,
     refused: Option<RefusedText>,
     code: Option<u32>,
     stream: Option<u64>,
@@ -147,6 +153,20 @@ struct LinkOpened {
 struct SendDatagram {
     data: Raw,
     key: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendState {
+    channel: u64,
+    key: u64,
+    data: Raw,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refreshed {
+    expires: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -383,6 +403,7 @@ impl Runner {
         let mut sent = Vec::new();
         let mut events = Vec::new();
         let (mut data, mut ended, mut error_code) = (Vec::new(), false, None);
+        let mut token = None;
         let machine = &mut self.machine;
         if let Some(opened) = &step.link_opened {
             inputs += 1;
@@ -407,6 +428,9 @@ impl Runner {
                 }
             } else {
                 self.traits = traits;
+                if self.is_server {
+                    machine.set_expires(opened.expires);
+                }
                 machine.link_opened(now, traits);
             }
         }
@@ -438,6 +462,26 @@ impl Runner {
                 SendDatagramError::Closed(_) => RefusedText::Closed,
                 SendDatagramError::TooLarge(_) => RefusedText::TooLarge,
             });
+        }
+        if let Some(SendState { channel, key, data }) = &step.send_state {
+            inputs += 1;
+            let value = StateDatagram::new(&data.bytes()).expect("it fits");
+            let sent = machine.send_state(StateSlot(*channel, *key), value);
+            refused = sent.err().map(|_| RefusedText::Closed);
+        }
+        if let Some(take_token) = step.take_token {
+            inputs += 1;
+            assert!(take_token, "{place}: take_token is true");
+            token = machine.poll_token().map(|Token(token)| token.to_string());
+        }
+        if let Some(Refreshed { expires }) = step.refreshed {
+            inputs += 1;
+            machine.refreshed(expires);
+        }
+        if let Some(not_refreshed) = step.not_refreshed {
+            inputs += 1;
+            assert!(not_refreshed, "{place}: not_refreshed is true");
+            machine.not_refreshed();
         }
         if let Some(count) = step.take {
             inputs += 1;
@@ -513,6 +557,7 @@ impl Runner {
         assert_eq!(inputs, 1, "{place}: a step has one input");
         assert_eq!(refused, step.refused, "{place}: refused");
         assert_eq!(error_code, step.code, "{place}: code");
+        assert_eq!(token, step.token, "{place}: token");
         assert_eq!(data, step.data.as_ref().map_or(Vec::new(), |data| data.bytes().to_vec()), "{place}: data");
         assert_eq!(ended, step.ended, "{place}: ended");
         assert!(
