@@ -4,10 +4,12 @@
 use bytes::{Bytes, BytesMut};
 use throughline_protocol::limits::{
     INITIAL_CLIENT_STREAMS, MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD, MAX_DATAGRAM, MAX_FRAME_PAYLOAD, MAX_PACKET,
+    MAX_REQUEST_ANSWERS, MAX_REQUEST_OVERHEAD, MAX_REQUESTS,
 };
 use throughline_protocol::{
     Candidate, ChannelCode, ChannelMessage, Close, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine,
-    Message, ResumeKey, SessionId, StreamRead, TrySendError, channel, varint,
+    Message, RequestMessage, ResumeKey, SessionId, StateDatagram, StateSlot, StreamRead, Token, TrySendError, channel,
+    request, varint,
 };
 
 /// Type and length, each in its longest form.
@@ -80,10 +82,11 @@ pub(crate) fn machine(input: &[u8]) {
     let (mut taken, mut taken_bytes, mut owed) = (0, 0, 0);
     let mut ended = false;
     let mut streams = Streams::default();
+    let mut requests = Requests::default();
     let mut candidates: Vec<Candidate> = Vec::new();
     machine.link_opened(now, LinkTraits::default());
     while !input.0.is_empty() {
-        match input.byte() % 23 {
+        match input.byte() % 28 {
             0..=5 => {
                 // Bytes of a link. They are frames, mostly, since the fuzzer learns to write them.
                 let len = usize::from(input.byte());
@@ -193,6 +196,29 @@ pub(crate) fn machine(input: &[u8]) {
                     assert!(matches!(answered, Ok(()) | Err(TrySendError::Closed(_))), "{answered:?}");
                 }
             }
+            22 | 23 => {
+                let (len, count) = requests.step(&mut machine, now, &mut input);
+                taken_bytes += len;
+                taken += count;
+            }
+            24 => {
+                let (channel, key, len) = (input.byte(), input.byte(), usize::from(input.byte()) * 5);
+                if let Some(value) = StateDatagram::new(&vec![7; len]) {
+                    let sent = machine.send_state(StateSlot(channel.into(), key.into()), value);
+                    assert!(sent.is_ok() || machine.closing().is_some());
+                }
+            }
+            25 => assert!(machine.poll_state().is_none_or(|value| !server && value.len() <= MAX_DATAGRAM)),
+            26 => match input.byte() % 4 {
+                0 => machine.send_token(Token("t".into())),
+                1 => {
+                    if machine.poll_token().is_some() {
+                        assert!(server && machine.poll_token().is_none(), "one at a time");
+                    }
+                }
+                2 => drop(machine.refreshed(Some(now + u64::from(input.byte()) * 100_000))),
+                _ => machine.not_refreshed(),
+            },
             _ => {
                 let message = ChannelMessage::Skipped { number: input.byte().into(), offset: 9 };
                 let sent = machine.send_channel(message.encode());
@@ -205,9 +231,46 @@ pub(crate) fn machine(input: &[u8]) {
             // The header of a message has between 2 and 16 bytes.
             let waiting = machine.received().saturating_sub(taken_bytes + 16 * taken);
             assert!(waiting <= WINDOW + (MAX_MESSAGE + MAX_CHANNEL_OVERHEAD) as u64 + 16, "{waiting} bytes wait");
-            let answers = (MAX_CHANNEL_ANSWERS * MAX_CHANNEL_OVERHEAD) as u64;
+            let requests = (MAX_REQUEST_ANSWERS + MAX_REQUESTS) * MAX_REQUEST_OVERHEAD;
+            let answers = (MAX_CHANNEL_ANSWERS * MAX_CHANNEL_OVERHEAD + requests) as u64;
             assert!(machine.buffered_bytes() < SEND_BUFFER + MAX_MESSAGE as u64 + 16 + answers);
         }
+    }
+}
+
+/// What whoever handles requests does.
+#[derive(Default)]
+struct Requests {
+    owed: usize,
+}
+
+impl Requests {
+    /// Returns the bytes of a message that was taken, and how often a header may have been longer than was needed.
+    fn step(&mut self, machine: &mut Machine, now: u64, input: &mut Input<'_>) -> (u64, u64) {
+        match input.byte() % 4 {
+            0 if self.owed > 0 => {
+                self.owed -= 1;
+                let said = machine.say_request(&RequestMessage::error(1, 0, &"x".repeat(usize::from(input.byte()))));
+                assert!(matches!(said, Ok(()) | Err(TrySendError::Closed(_))), "{said:?}");
+            }
+            1 => {
+                let data = Message::from(vec![7; usize::from(input.byte()) * 9]);
+                let sent = machine.send_request(&RequestMessage::Chunk { id: 1, data });
+                assert!(sent != Err(TrySendError::Full) || !machine.has_room());
+            }
+            _ if self.owed < MAX_REQUESTS => match machine.poll_request() {
+                None => {}
+                Some(Err(close)) => machine.handle_violation(now, close),
+                Some(Ok(arrived)) => {
+                    self.owed += usize::from(matches!(arrived.message, RequestMessage::Request { .. }));
+                    machine.request_taken(arrived.cost);
+                    let len: usize = arrived.message.encode().iter().flatten().map(Bytes::len).sum();
+                    return (len as u64, 4); // five numbers beside the header
+                }
+            },
+            _ => {}
+        }
+        (0, 0)
     }
 }
 
@@ -284,7 +347,7 @@ fn send(machine: &mut Machine, now: u64) {
         if packet.is_none() && datagram.is_none() {
             return;
         }
-        assert!(datagram.is_none_or(|datagram| datagram.len() <= MAX_DATAGRAM));
+        assert!(datagram.is_none_or(|datagram| datagram.len() <= MAX_DATAGRAM + 1), "with its mark");
         if let Some(packet) = packet {
             assert!(packet.len() <= MAX_PACKET);
             decoder.push(packet.into_bytes());
@@ -308,6 +371,16 @@ pub(crate) fn channel_message(input: &[u8]) {
     assert_eq!(varint::take(&mut whole), Some(whole.len() as u64));
     assert!(whole.len() <= input.len(), "the shortest form");
     assert_eq!(channel::decode(whole), Ok(message));
+}
+
+/// The body of a request message. What can be read comes out as it would be written.
+pub(crate) fn request_message(input: &[u8]) {
+    let Ok(message) = request::decode(Bytes::copy_from_slice(input)) else { return };
+    let mut whole = Bytes::from(message.encode().iter().flatten().map(|chunk| &chunk[..]).collect::<Vec<_>>().concat());
+    assert_eq!(varint::take(&mut whole), Some(3));
+    assert_eq!(varint::take(&mut whole), Some(whole.len() as u64));
+    assert!(whole.len() <= input.len(), "the shortest form");
+    assert_eq!(request::decode(whole), Ok(message));
 }
 
 /// Ids and keys as text.

@@ -93,8 +93,9 @@ fn machine() {
             for _ in 0..random.below(80) {
                 if random.below(8) == 0 {
                     input.extend([6, 5, 2, 3, 2, 1, 0]); // on stream 0: an UNSUBSCRIBE
+                    input.extend([6, 7, 3, 5, 1, 1, 1, b'a', 2]); // and a REQUEST
                 }
-                input.extend([8 + random.below(15) as u8]);
+                input.extend([8 + random.below(20) as u8]);
                 input.extend(random.bytes(9));
             }
             bodies::machine(&input);
@@ -123,6 +124,16 @@ fn channel_message() {
         let mut input = if round % 8 == 0 { random.bytes(60) } else { vectors[random.below(vectors.len())].clone() };
         random.mutate(&mut input);
         bodies::channel_message(&input);
+    }
+}
+
+#[test]
+fn request_message() {
+    let (mut random, vectors) = (Random(5), bytes_of(&[("requests.json", &["valid", "invalid"])]));
+    for round in 0..20_000 {
+        let mut input = if round % 8 == 0 { random.bytes(60) } else { vectors[random.below(vectors.len())].clone() };
+        random.mutate(&mut input);
+        bodies::request_message(&input);
     }
 }
 
