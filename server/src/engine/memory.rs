@@ -603,4 +603,53 @@ mod tests {
         engine.state.lock().forget(Instant::now(), usize::MAX);
         assert_eq!(offsets(&engine, "a").await, [3], "a history has no holes");
     }
+
+    async fn set(engine: &MemoryEngine, channel: &str, key: &str, len: usize) -> Result<Position, EngineError> {
+        engine.set(channel, key, Some(vec![0; len].into()), ROOMY).await
+    }
+
+    /// What a value of 99 bytes costs whose key has one.
+    const VALUE: usize = 100 + PUBLICATION_OVERHEAD;
+
+    #[tokio::test(start_paused = true)]
+    async fn values_do_not_age_and_go_with_their_channel() {
+        let engine = engine(10, 1 << 20);
+        engine.subscribe("a", ROOMY).await.unwrap();
+        let first = set(&engine, "a", "x", 99).await.unwrap();
+        set(&engine, "b", "x", 99).await.unwrap();
+        tokio::time::advance(ROOMY.age).await;
+        assert!(!engine.state.lock().forget(Instant::now(), usize::MAX));
+        assert_eq!(held(&engine), [1, 0, VALUE, 0, 0], "nobody has used b");
+        engine.unsubscribe("a");
+        tokio::time::advance(ROOMY.age).await;
+        engine.state.lock().forget(Instant::now(), usize::MAX);
+        assert_eq!(held(&engine), [0; 5]);
+        assert_ne!(set(&engine, "a", "x", 99).await.unwrap().epoch, first.epoch);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn values_take_the_room_of_histories_and_of_channels_that_nobody_uses_but_of_no_others() {
+        let engine = engine(10, 4 * VALUE);
+        engine.subscribe("a", ROOMY).await.unwrap();
+        publish(&engine, "log", vec![0; 100], ROOMY).await;
+        set(&engine, "idle", "x", 99).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for key in ["1", "2", "3"] {
+            set(&engine, "a", key, 99).await.unwrap();
+        }
+        assert!(offsets(&engine, "log").await.is_empty(), "a history went first");
+        assert_eq!(held(&engine), [3, 0, 4 * VALUE, 0, 2]);
+        set(&engine, "a", "4", 99).await.unwrap();
+        assert_eq!(engine.values("idle").await.unwrap().values, []);
+        assert_eq!(set(&engine, "a", "5", 0).await, Err(EngineError::TooLarge));
+        assert_eq!(set(&engine, "b", "1", 0).await, Err(EngineError::TooLarge), "who came first keeps his");
+        set(&engine, "a", "4", 98).await.expect("it becomes shorter");
+        assert_eq!(engine.values("a").await.unwrap().values.len(), 4);
+        publish(&engine, "log", vec![0; 100], ROOMY).await;
+        assert!(offsets(&engine, "log").await.is_empty(), "there is no room for histories");
+        let newest = engine.set("a", "1", None, ROOMY).await.unwrap();
+        assert_eq!(newest.offset, 6);
+        publish(&engine, "log", vec![0; 10], ROOMY).await;
+        assert_eq!(offsets(&engine, "log").await.len(), 1);
+    }
 }

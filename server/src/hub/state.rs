@@ -129,17 +129,15 @@ impl State {
         }
         table.newest.offset = table.newest.offset.max(position.offset);
         let now = Instant::now();
-        table.entries.keep_only(position.offset, values.iter().map(|value| &*value.key));
+        let mut was_missed = table.entries.keep_only(position.offset, values.iter().map(|value| &*value.key));
         for Value { key, offset, message } in values {
-            table.entries.put(&key, offset, Some(message), now);
+            was_missed |= table.entries.put(&key, offset, Some(message), now).is_some();
         }
         table.is_whole = true;
-        delivered.fallen.extend(table.repeat());
-        // Whoever is subscribed already may lack some of it: each looks for himself.
-        delivered.fallen.extend(table.cursors.values_mut().map(|cursor| {
-            cursor.is_behind = true;
-            Arc::clone(&cursor.subscriber)
-        }));
+        if was_missed {
+            // It may lie before what a subscriber was given already: whoever is there gets everything once more.
+            delivered.fallen.extend(table.repeat(|_| true));
+        }
         delivered.settle = table.must_settle();
         delivered
     }
@@ -168,7 +166,8 @@ impl State {
         let entry = table.entries.put(&change.key, offset, change.message.clone(), Instant::now());
         let Some(entry) = entry else { return delivered };
         self.send(&mut table, &entry, &mut delivered);
-        delivered.fallen.extend(table.repeat());
+        let forgotten = table.entries.forgotten;
+        delivered.fallen.extend(table.repeat(|cursor| cursor.is_certain_of() < forgotten));
         delivered.settle = table.must_settle();
         delivered
     }
@@ -330,10 +329,9 @@ impl Table {
         fallen.collect()
     }
 
-    /// Those that removals were forgotten before they have heard of them get everything once more.
-    fn repeat(&mut self) -> Vec<Arc<Subscriber>> {
-        let forgotten = self.entries.forgotten;
-        let lacking = self.cursors.values_mut().filter(|cursor| cursor.is_certain_of() < forgotten);
+    /// Gives everything once more to those who lack what cannot be told otherwise.
+    fn repeat(&mut self, lacks: impl Fn(&Cursor) -> bool) -> Vec<Arc<Subscriber>> {
+        let lacking = self.cursors.values_mut().filter(|cursor| lacks(cursor));
         let fallen = lacking.map(|cursor| {
             (cursor.needs_snapshot, cursor.is_behind, cursor.pass) = (true, true, None);
             Arc::clone(&cursor.subscriber)

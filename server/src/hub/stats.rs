@@ -10,7 +10,8 @@ pub struct HubStats {
     pub subscriptions: u64,
     /// Publications, and changes of values, that came to a channel with subscribers on this server.
     pub publications: u64,
-    /// How often a publication or a value was written in the form of the wire. Once for each is what it should be, whoever is subscribed.
+    /// How often a publication or a value was written in the form of the wire: once for each, however many are subscribed, and once more for a value that goes out both as a
+    /// datagram and as a message.
     pub encoded: u64,
     /// Publications that were lost to a subscription, because it was too slow and the history did not reach back: one for each subscription.
     pub skipped: u64,

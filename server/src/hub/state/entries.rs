@@ -22,7 +22,7 @@ pub(super) struct Entries {
     /// What does not.
     pub(super) large: BTreeMap<u64, Arc<Entry>>,
     removals: usize,
-    /// Removals up to this offset may have been forgotten.
+    /// Removals up to this offset may have been forgotten before everybody had heard of them.
     pub(super) forgotten: u64,
     last_id: u64,
 }
@@ -109,16 +109,16 @@ impl Entries {
         Some(entry)
     }
 
-    /// Drops what the engine, which was at this offset, does not have any more.
-    pub(super) fn keep_only<'a>(&mut self, at: u64, keys: impl Iterator<Item = &'a str>) {
+    /// Drops what the engine, which was at this offset, does not have any more. Says whether there was something.
+    pub(super) fn keep_only<'a>(&mut self, at: u64, keys: impl Iterator<Item = &'a str>) -> bool {
         let keys: HashSet<_> = keys.collect();
         let is_gone = |entry: &&Arc<Entry>| !entry.is_removal() && entry.offset <= at && !keys.contains(&*entry.key);
         let gone: Vec<_> = self.by_key.values().filter(is_gone).cloned().collect();
-        for entry in gone {
+        for entry in &gone {
             self.by_key.remove(&entry.key);
-            self.take_out(&entry);
-            self.forgotten = at;
+            self.take_out(entry);
         }
+        !gone.is_empty()
     }
 
     /// Forgets removals up to an offset.
