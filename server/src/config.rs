@@ -261,7 +261,7 @@ pub struct Namespace {
     /// refused; a list of members is cut: who came later is not in it.
     pub max_keys: usize,
     /// How long a publication is kept, and how long a channel is remembered that nobody uses. Default 5 minutes: above `limits.resume_window`, so that a client whose session is
-    /// gone may still find what it missed.
+    /// gone may still find what it missed. Values do not grow old, but go with their channel.
     #[serde(with = "duration")]
     pub history_age: Duration,
     /// What becomes of a subscriber that is so slow that the history does not reach back to where it is. Default skip. Channels of state never get there: who is
