@@ -65,8 +65,9 @@ test('a QUIC client whose address changes 50 times goes on over the same link', 
 });
 
 test('1,000 subscribers on all four transports, 30% of them cut again and again: each has every publication once and in order', async (t) => {
-  const { subscribers, publications, log, links, passed } = await endure(t, 'channels', '--publications', '1000');
+  const { subscribers, publications, log, state, links, passed } = await endure(t, 'channels', '--publications', '1000');
   assert.deepEqual(log, { received: subscribers * publications, toldLost: 0, lost: 0, repeated: 0, damaged: 0 });
+  assert.equal(state.endedOnTheLast, subscribers, 'the last value of each key');
   assert.ok(links.resumed > 500 && links.forgotten > 100, 'sessions resumed, and successors of forgotten ones');
   assert.equal(links.unexpected, 0);
   assert.ok(passed, `seed ${SEED}`);

@@ -3,73 +3,68 @@
 //! - `messages SEED COUNT LEAD`: sends COUNT numbered messages, at most LEAD ahead of what it has received, and accounts for as many, until `done`;
 //!   then answers `verdict JSON`;
 //! - `streams SEED COUNT SIZE`: says `ready`, then see [`crate::bulk`]; answers `verdict JSON`;
-//! - `publish COUNT RATE`: publishes COUNT times in `log:all`, at most RATE per second, and answers `verdict JSON`;
+//! - `publish COUNT RATE`: publishes COUNT times in `log:all`, and changes a value of `state:all` each time, at most RATE per second; answers `verdict JSON`;
 //! - `time COUNT RATE`: the same in `timed:all`, where each publication says when it was made;
 //! - `echo`: sends back what comes; a line on standard output says in the end how many messages came, and how many were sent.
 //!
 //! The configuration comes from `THROUGHLINE_*`; SIGTERM drains.
 
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde_json::json;
-use throughline::{Channel, Config, Event, Hub, Message, Server, Session, SessionId};
+use serde_json::{Value, json};
+use throughline::{Config, Event, Hub, Message, Server, Session, SessionId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::account::{Account, Tally, numbered};
 use crate::client::now;
-use crate::subscriber::{LOG, TIMED, published};
+use crate::subscriber::{LOG, REMOVED, STATE, TIMED, key, published};
 use crate::{Failure, bulk, say};
 
 pub(crate) async fn serve() -> Result<(), Failure> {
     let config = Config::load(None)?;
     let drain_timeout = config.limits.drain_timeout;
     let mut terminated = signal(SignalKind::terminate())?;
-    let hub = Arc::new(OnceLock::new());
-    let channels = Arc::clone(&hub);
-    let on_session = move |session| run(session, Arc::clone(&channels));
-    let server = Server::builder().config(config).on_session(on_session).start().await?;
-    let _ = hub.set(server.hub());
+    let server = Server::builder().config(config).on_session(run).start().await?;
     say(&json!({ "event": "ready", "tcp": server.tcp_addr(), "quic": server.quic_addr() }));
     terminated.recv().await;
     server.drain(drain_timeout).await;
     Ok(())
 }
 
-async fn run(session: Session, channels: Arc<OnceLock<Hub>>) {
+async fn run(session: Session) {
+    let hub = session.hub();
     while let Some(Event::Message(Message::Text(command))) = session.recv().await {
         let mut words = command.split(' ');
         let name = words.next().unwrap_or_default();
         let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
-        match (name, &numbers[..], channels.get()) {
-            ("messages", [seed, count, lead], _) => {
+        match (name, &numbers[..]) {
+            ("messages", [seed, count, lead]) => {
                 let tally = messages(&session, *seed, *count as u32, *lead as u32).await;
                 return answer(&session, json!(tally)).await;
             }
-            ("streams", [seed, count, size], _) => {
+            ("streams", [seed, count, size]) => {
                 drop(session.send("ready").await); // an incoming stream would be seen before the message above
                 let equal = bulk::at_server(&session, *seed, *count, *size as usize).await;
                 return answer(&session, json!({ "equal": equal })).await;
             }
-            ("publish", [count, rate], Some(hub)) => {
-                let verdict = publish(&hub.channel(LOG), *count, *rate, published).await;
+            ("publish", [count, rate]) => {
+                let verdict = publish(&hub, *count, *rate).await;
                 return answer(&session, verdict).await;
             }
-            ("time", [count, rate], Some(hub)) => {
-                let made_now = |_| format!("{:<1000}", now()).into();
-                let verdict = publish(&hub.channel(TIMED), *count, *rate, made_now).await;
+            ("time", [count, rate]) => {
+                let verdict = time(&hub, *count, *rate).await;
                 drop(session.send(format!("verdict {verdict}")).await); // there may be a next time
             }
-            ("echo", [], _) => return echo(&session).await,
+            ("echo", []) => return echo(&session).await,
             _ => return session.close(1, "this is not known"),
         }
     }
 }
 
 /// The session stays until its client closes it: the answer must arrive.
-async fn answer(session: &Session, verdict: serde_json::Value) {
+async fn answer(session: &Session, verdict: Value) {
     if session.send(format!("verdict {verdict}")).await.is_ok() {
         session.closed().await;
     }
@@ -104,17 +99,45 @@ async fn messages(session: &Session, seed: u64, count: u32, lead: u32) -> Tally 
     tokio::join!(account, sending).0
 }
 
-/// Publishes at a steady rate: what is late is not made up for.
-async fn publish(channel: &Channel, count: u64, rate: u64, make: impl Fn(u64) -> Message) -> serde_json::Value {
-    let mut ticks = interval(Duration::from_secs(1) / rate.max(1) as u32);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for offset in 1..=count {
+/// Publishes in the log, and changes the values.
+async fn publish(hub: &Hub, count: u64, rate: u64) -> Value {
+    let (log, state) = (hub.channel(LOG), hub.channel(STATE));
+    let before = hub.stats();
+    let publishing = async {
+        state.set(REMOVED, "there").await?;
+        let mut ticks = steady(rate);
+        for offset in 1..=count {
+            ticks.tick().await;
+            log.publish(published(offset)).await?;
+            state.set(&key(offset), published(offset)).await?;
+        }
+        state.remove(REMOVED).await
+    };
+    if let Err(error) = publishing.await {
+        return json!({ "error": error.to_string() });
+    }
+    let after = hub.stats();
+    json!({ "published": after.publications - before.publications, "encoded": after.encoded - before.encoded, "skipped": after.skipped })
+}
+
+/// Publishes what the time is.
+async fn time(hub: &Hub, count: u64, rate: u64) -> Value {
+    let channel = hub.channel(TIMED);
+    let mut ticks = steady(rate);
+    for _ in 0..count {
         ticks.tick().await;
-        if let Err(error) = channel.publish(make(offset)).await {
+        if let Err(error) = channel.publish(format!("{:<1000}", now())).await {
             return json!({ "error": error.to_string() });
         }
     }
     json!({ "published": count })
+}
+
+/// So many per second: what is late is not made up for.
+fn steady(rate: u64) -> Interval {
+    let mut ticks = interval(Duration::from_secs(1) / rate.max(1) as u32);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn echo(session: &Session) {

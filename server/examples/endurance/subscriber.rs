@@ -1,9 +1,9 @@
 //! A subscriber that accounts for what it hears, while its links are cut.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde::Serialize;
-use throughline::{Position, Transport};
+use throughline::{Message, Position, Transport};
 use throughline_protocol::{ChannelMessage, channel};
 
 use crate::Failure;
@@ -14,6 +14,19 @@ use crate::rng::Rng;
 
 /// What is published in.
 pub(crate) const LOG: &str = "log:all";
+
+/// The channel of state: each publication changes one of its values, too.
+pub(crate) const STATE: &str = "state:all";
+
+/// The key of a value that is removed at the end.
+pub(crate) const REMOVED: &str = "removed";
+
+/// Keys of the channel of state, but for the one that is removed.
+const KEYS: u64 = 8;
+
+/// Requests of a session.
+const OF_LOG: u64 = 1;
+const OF_STATE: u64 = 2;
 
 /// Where the publications say when they were made.
 pub(crate) const TIMED: &str = "timed:all";
@@ -53,6 +66,21 @@ pub(crate) struct Heard {
     pub(crate) damaged: u64,
 }
 
+/// What subscribers have had of the channel of state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Seen {
+    /// Values that were newer than what was there. Fewer than were set: newer ones took their places.
+    pub(crate) values: u64,
+    /// What had been sent as a datagram, and came once more as a message; or came late.
+    pub(crate) not_newer: u64,
+    /// Snapshots, the first one of each subscription among them.
+    pub(crate) snapshots: u64,
+    pub(crate) damaged: u64,
+    /// Subscribers that ended on the last value of each key, and without the one that was removed.
+    pub(crate) ended_on_the_last: u64,
+}
+
 /// What was done to the links of subscribers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -71,17 +99,23 @@ pub(crate) struct Links {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) log: Heard,
+    pub(crate) state: Seen,
     pub(crate) links: Links,
 }
 
 impl Ledger {
     pub(crate) fn add(&mut self, other: Self) {
-        let (log, links) = (&mut self.log, &mut self.links);
+        let (log, state, links) = (&mut self.log, &mut self.state, &mut self.links);
         log.received += other.log.received;
         log.told_lost += other.log.told_lost;
         log.lost += other.log.lost;
         log.repeated += other.log.repeated;
         log.damaged += other.log.damaged;
+        state.values += other.state.values;
+        state.not_newer += other.state.not_newer;
+        state.snapshots += other.state.snapshots;
+        state.damaged += other.state.damaged;
+        state.ended_on_the_last += other.state.ended_on_the_last;
         links.cut += other.links.cut;
         links.silenced += other.links.silenced;
         links.resumed += other.links.resumed;
@@ -89,11 +123,12 @@ impl Ledger {
         links.unexpected += other.links.unexpected;
     }
 
-    /// Whether so many subscribers had so many publications each, or know what they did not have.
+    /// Whether so many subscribers had so many publications each, or know what they did not have; and ended on the last values.
     pub(crate) fn is_whole(&self, subscribers: u64, publications: u64) -> bool {
         let Heard { received, told_lost, lost, repeated, damaged } = self.log;
         received + told_lost == subscribers * publications
             && (lost, repeated, damaged, self.links.unexpected) == (0, 0, 0, 0)
+            && (self.state.ended_on_the_last, self.state.damaged) == (subscribers, 0)
     }
 }
 
@@ -105,7 +140,52 @@ pub(crate) struct Subscriber {
     cuts: Cuts,
     /// Of the last publication that was heard, or that is known to be lost.
     position: Position,
+    values: Values,
     ledger: Ledger,
+}
+
+/// What is known of the channel of state.
+#[derive(Default)]
+struct Values {
+    /// By its key: with the offset of its change, and none when it was removed.
+    held: HashMap<String, (u64, Option<Message>)>,
+    /// Those that were there before the snapshot that is being taken.
+    doubtful: HashSet<String>,
+}
+
+impl Values {
+    fn take(&mut self, message: ChannelMessage, seen: &mut Seen) {
+        match message {
+            ChannelMessage::Snapshot { .. } => {
+                seen.snapshots += 1;
+                self.doubtful = self.held.keys().cloned().collect();
+            }
+            ChannelMessage::Value { offset, key, data, .. } => {
+                if self.held.get(&*key).is_some_and(|(held, _)| *held >= offset) {
+                    seen.not_newer += 1;
+                    self.doubtful.remove(&*key);
+                    return;
+                }
+                let is_right = *key == *REMOVED || data == Some(published(offset_of(&data)));
+                seen.damaged += u64::from(!is_right);
+                seen.values += 1;
+                self.doubtful.remove(&*key);
+                self.held.insert(key.to_string(), (offset, data));
+            }
+            ChannelMessage::Settled { .. } => self.doubtful.drain().for_each(|key| drop(self.held.remove(&key))),
+            _ => {}
+        }
+    }
+
+    /// Whether these are the values after so many publications.
+    fn are_the_last(&self, publications: u64) -> bool {
+        let last = |key: u64| (1..=publications).rev().find(|offset| offset % KEYS == key);
+        let is_last = |key: u64| {
+            let held = self.held.get(&key.to_string()).and_then(|(_, data)| data.clone());
+            held == last(key).map(published)
+        };
+        (0..KEYS).all(is_last) && self.held.get(REMOVED).is_none_or(|(_, data)| data.is_none())
+    }
 }
 
 impl Subscriber {
@@ -113,7 +193,16 @@ impl Subscriber {
     pub(crate) async fn open(place: Place, transport: Transport, rng: Rng, cuts: Cuts) -> Result<Self, Failure> {
         let client = Client::open(&place, transport, &Fault::never()).await?;
         let ledger = Ledger::default();
-        let mut subscriber = Self { place, transport, client, rng, cuts, position: Position::default(), ledger };
+        let mut subscriber = Self {
+            place,
+            transport,
+            client,
+            rng,
+            cuts,
+            position: Position::default(),
+            values: Values::default(),
+            ledger,
+        };
         subscriber.subscribe(None);
         while subscriber.position.epoch == 0 {
             let message = subscriber.next().await?;
@@ -122,9 +211,9 @@ impl Subscriber {
         Ok(subscriber)
     }
 
-    /// Listens until the log has come to its end.
+    /// Listens until the log has come to its end, and the values are those that stay.
     pub(crate) async fn follow(mut self, publications: u64) -> Result<Ledger, Failure> {
-        while self.position.offset < publications {
+        while self.position.offset < publications || !self.values.are_the_last(publications) {
             if self.cuts.0.front().is_some_and(|at| *at <= self.position.offset) {
                 self.cuts.0.pop_front();
                 self.break_link().await?;
@@ -140,25 +229,33 @@ impl Subscriber {
             }
         }
         self.ledger.links.unexpected += self.client.unexpected().len() as u64;
+        self.ledger.state.ended_on_the_last = 1;
         self.client.close().await;
         Ok(self.ledger)
     }
 
     fn subscribe(&self, position: Option<Position>) {
-        let subscribe = ChannelMessage::Subscribe { request: 1, channel: LOG.into(), position, about: None };
-        drop(self.client.change(|machine| machine.send_channel(subscribe.encode()))); // a session that has ended says so
+        let subscribe = |request, channel: &str, position| {
+            let message = ChannelMessage::Subscribe { request, channel: channel.into(), position, about: None };
+            drop(self.client.change(|machine| machine.send_channel(message.encode()))); // a session that has ended says so
+        };
+        subscribe(OF_LOG, LOG, position);
+        subscribe(OF_STATE, STATE, None);
     }
 
     async fn next(&self) -> Result<ChannelMessage, Failure> {
-        let body = self.client.until(|machine| {
-            machine.poll_channel().map(Ok).or_else(|| machine.closed().map(|close| Err(close.to_string())))
+        let message = self.client.until(|machine| {
+            let message = machine.poll_channel().map(channel::decode);
+            let value = || machine.poll_state().map(channel::decode_state);
+            message.or_else(value).or_else(|| machine.closed().cloned().map(Err))
         });
-        Ok(channel::decode(body.await?).map_err(|close| close.to_string())?)
+        Ok(message.await.map_err(|close| close.to_string())?)
     }
 
     fn take(&mut self, message: ChannelMessage) -> Result<(), Failure> {
         let log = &mut self.ledger.log;
         match message {
+            ChannelMessage::Subscribed { request: OF_STATE, .. } => {}
             ChannelMessage::Subscribed { recovered, position, .. } => {
                 if self.position.epoch != 0 && !recovered {
                     log.told_lost += position.offset.saturating_sub(self.position.offset);
@@ -179,6 +276,9 @@ impl Subscriber {
             ChannelMessage::Skipped { offset, .. } => {
                 log.told_lost += offset - self.position.offset;
                 self.position.offset = offset;
+            }
+            ChannelMessage::Snapshot { .. } | ChannelMessage::Value { .. } | ChannelMessage::Settled { .. } => {
+                self.values.take(message, &mut self.ledger.state);
             }
             other => return Err(format!("the server says {other:?}").into()),
         }
@@ -225,6 +325,7 @@ impl Subscriber {
         }
         self.ledger.links.unexpected += self.client.unexpected().len() as u64;
         self.client = Client::open(&self.place, self.transport, &Fault::never()).await?;
+        self.values = Values::default(); // offsets of another subscription
         self.subscribe(Some(self.position));
         Ok(())
     }
@@ -235,4 +336,15 @@ pub(crate) fn published(offset: u64) -> throughline::Message {
     let mut body = format!("{offset:012} ");
     body.extend(Rng::new(offset, 0).bytes(87).into_iter().map(|byte| char::from(b'a' + byte % 26)));
     body.into()
+}
+
+/// Which key a publication changes the value of.
+pub(crate) fn key(offset: u64) -> String {
+    (offset % KEYS).to_string()
+}
+
+/// What a value says of itself.
+fn offset_of(data: &Option<Message>) -> u64 {
+    let text = data.as_ref().and_then(Message::as_text).and_then(|text| text.get(..12));
+    text.and_then(|number| number.parse().ok()).unwrap_or(0)
 }

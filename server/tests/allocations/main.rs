@@ -66,6 +66,7 @@ async fn a_publication_to_a_thousand_subscribers_is_one_allocation_for_each_at_m
             .await
             .unwrap();
     }
+    let encoded = running.server.hub().stats().encoded;
     let region = Region::new(ALLOCATOR);
     for _ in warm..PUBLICATIONS {
         room.publish("a hundred bytes of text, or so: what a chat message or a token of a language model has")
@@ -73,6 +74,8 @@ async fn a_publication_to_a_thousand_subscribers_is_one_allocation_for_each_at_m
             .unwrap();
     }
     let counted = region.change();
+    let encoded = running.server.hub().stats().encoded - encoded;
+    assert_eq!(encoded as usize, PUBLICATIONS - warm, "each once, for all of them");
     let deliveries = SUBSCRIBERS * (PUBLICATIONS - warm);
     let each = (counted.allocations + counted.reallocations) as f64 / deliveries as f64;
     assert!(each <= 1.0, "{each:.2} allocations per subscriber and publication: {counted:?}");

@@ -58,6 +58,8 @@ async fn run(arguments: ChannelsArguments) -> Result<Outcome, Failure> {
         ("CHANNELS__NAMESPACES__LOG__SUBSCRIBE", "true"),
         ("CHANNELS__NAMESPACES__LOG__HISTORY_COUNT", &history.to_string()),
         ("CHANNELS__NAMESPACES__LOG__HISTORY_BYTES", "100000000"),
+        ("CHANNELS__NAMESPACES__STATE__SUBSCRIBE", "true"),
+        ("CHANNELS__NAMESPACES__STATE__KIND", "state"),
     ])
     .await?;
     let began = Instant::now();
@@ -102,7 +104,7 @@ async fn run(arguments: ChannelsArguments) -> Result<Outcome, Failure> {
     let passed = all.is_whole(subscribers as u64, publications);
     let figures = json!({
         "seed": seed, "subscribers": subscribers, "publications": publications, "openedInMs": opened_in.as_millis() as u64,
-        "publishedInMs": published_in.as_millis() as u64, "allHadThemInMs": took.as_millis() as u64, "log": all.log,
+        "publishedInMs": published_in.as_millis() as u64, "allHadThemInMs": took.as_millis() as u64, "log": all.log, "state": all.state,
         "links": all.links, "hub": hub,
     });
     Ok(Outcome { passed, figures })
