@@ -92,7 +92,11 @@ describe('requests, and tokens that end', () => {
         test(`a token that ends over ${transport}: a new one in time keeps the session, on the same link`, async () => {
           const seen = await page.evaluate(async (transport) => {
             let asked = 0;
-            const { session } = await kit.open(transport, { token: () => `for ${(asked++, 1_500)}` });
+            const token = () => {
+              asked++;
+              return 'for 1500';
+            };
+            const { session } = await kit.open(transport, { token });
             const { session: doomed } = await kit.open(transport, { token: 'for 1500' });
             const end = await kit.within(10_000, doomed.closed, 'the end of the one');
             await new Promise((resolve) => setTimeout(resolve, 3_000));

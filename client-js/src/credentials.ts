@@ -61,6 +61,14 @@ export class Credentials {
     }
   }
 
+  /** Whether it is time for a new token: the timers of a hidden tab come up to a minute late, and what arrives does not. */
+  look(): void {
+    if (this.#timer && this.#env.now() >= this.#refreshAt) {
+      this.#timer();
+      void this.#refresh();
+    }
+  }
+
   /** Nothing more is asked for. */
   stop(): void {
     this.#plan++;
@@ -85,7 +93,7 @@ export class Credentials {
   #wait(): void {
     const left = this.#refreshAt - this.#env.now();
     this.#timer = this.#env.timer(Math.min(left, MAX_TIMER_MS), () =>
-      left > MAX_TIMER_MS ? this.#wait() : void this.#refresh(),
+      left > MAX_TIMER_MS ? this.#wait() : this.look(),
     );
   }
 

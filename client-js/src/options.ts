@@ -15,6 +15,7 @@ export interface ConnectOptions {
    * What the server authenticates with: printable ASCII, at most 4,096 bytes. A function is asked before each race
    * for a link, and before the time is over for which the server takes the token: when a quarter of it, or a minute, is
    * left, and again, at growing intervals, when the function fails. The session goes on with the new token. A string is used as it is.
+   * When the time is over, the server ends the session with `UNAUTHORIZED`.
    */
   readonly token?: Token;
   /** Closes the session when it is aborted. */

@@ -562,6 +562,7 @@ export class Session {
       this.#memory.worked(current.transport, machine.rttMs);
     }
     this.#outbox.look();
+    this.#credentials.look();
     this.#schedule();
   }
 

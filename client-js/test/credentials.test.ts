@@ -78,6 +78,43 @@ it('the end may be further away than a timer of a browser can wait', async () =>
   expect(Math.max(...timers)).toBeLessThan(2 ** 31);
 });
 
+it('a hidden tab, whose timers come late, asks when something arrives', async () => {
+  const world = new World();
+  const env = Object.assign(world, { timer: () => () => {} });
+  const presented: string[] = [];
+  const credentials = new Credentials(
+    env,
+    () => 'token',
+    (token) => presented.push(token),
+  );
+  credentials.look(); // there is nothing to look for
+  credentials.expire(40_000);
+  await world.pass(29_999);
+  credentials.look();
+  await world.pass(1);
+  expect(presented).toEqual([]);
+  credentials.look();
+  credentials.look();
+  await world.pass(0);
+  expect(presented).toEqual(['token']);
+});
+
+it('a session looks whenever something arrives', async () => {
+  const { world, server } = await authenticated(0);
+  const { timer } = world;
+  const never = () => {};
+  Object.assign(world, {
+    timer: (ms: number, callback: () => void) => (ms > 25_000 ? never : timer(ms, callback)),
+  });
+  server.session.sayExpires(40_000);
+  await world.pass(29_000);
+  expect(server.session.tokens).toEqual([]);
+  await world.pass(1_000);
+  server.session.send('something');
+  await world.pass(100);
+  expect(server.session.tokens).toEqual(['token-2']);
+});
+
 it('goes on so with what EXPIRES says, and never stops the session', async () => {
   const { world, server, session } = await authenticated(40_000);
   server.presented = (one) => one.sayExpires(20_000);
