@@ -188,7 +188,7 @@ function colorOf(name: string, isOwn: boolean): string {
   if (isOwn) return OWN_COLOR;
   let hash = 0;
   for (const character of name) hash = (Math.imul(hash, 31) + (character.codePointAt(0) ?? 0)) >>> 0;
-  return `hsl(${hash % 360} 85% 70%)`;
+  return `hsl(${190 + (hash % 310)} 85% 70%)`; // not what one's own has
 }
 
 function reasonOf(error: unknown): string {

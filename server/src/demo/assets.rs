@@ -107,6 +107,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_client_is_there_without_the_page() {
+        let fetch = async |path: &str| {
+            let request = Request::get(path).body(Body::empty()).expect("a request");
+            client::<()>().oneshot(request).await.expect("infallible").status()
+        };
+        assert_eq!(fetch("/throughline.js").await, StatusCode::OK);
+        assert_eq!(fetch("/").await, StatusCode::NOT_FOUND);
+    }
+
+    #[tokio::test]
     async fn a_known_tag_is_answered_without_a_body() {
         let first = fetch("/", None).await;
         let tag = first.headers()[header::ETAG].to_str().expect("ASCII").to_owned();

@@ -2,11 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http::StatusCode;
-use throughline::{Session, Transport};
+use throughline::{Hub, Session, Transport};
 use throughline_protocol::Code;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -108,10 +108,14 @@ async fn assert_refuses(place: &Place) {
 
 #[tokio::test]
 async fn routes_of_its_own_are_served_beside_the_transports() {
-    let routes = Router::new().route("/hello", get(|| async { "hello" }));
+    let publish = |Extension(hub): Extension<Hub>| async move {
+        hub.channel("news").publish("new").await.map(|position| position.offset.to_string()).map_err(|e| e.to_string())
+    };
+    let routes = Router::new().route("/hello", get(|| async { "hello" })).route("/publish", get(publish));
     let running = start(config(), |builder| builder.on_session(echo).routes(routes)).await;
     let place = Place { base: String::new(), ..running.place.clone() };
     assert_eq!(&ask("GET", &place.url("/hello"), headers(&[]), Bytes::new()).await.body[..], b"hello");
+    assert_eq!(&ask("GET", &place.url("/publish"), headers(&[]), Bytes::new()).await.body[..], b"1");
     assert_eq!(ask("GET", &place.url("/other"), headers(&[]), Bytes::new()).await.status, StatusCode::NOT_FOUND);
     for transport in TRANSPORTS {
         let client = Client::connect(&running.place, transport).await;
