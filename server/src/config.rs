@@ -270,7 +270,7 @@ pub struct Namespace {
 }
 
 /// What a channel is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, DocumentedFields)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// One publication after the other, of which every subscriber gets each.

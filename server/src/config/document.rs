@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::{
-    Application, AuthConfig, AuthKey, ChannelsConfig, ClaimNames, Config, HttpConfig, Limits, LogConfig, LogFormat,
-    Namespace, QuicConfig, Slow, TcpConfig, TokenAlgorithm, load::RawCertificate,
+    Application, AuthConfig, AuthKey, ChannelsConfig, ClaimNames, Config, HttpConfig, Kind, Limits, LogConfig,
+    LogFormat, Namespace, QuicConfig, Slow, TcpConfig, TokenAlgorithm, load::RawCertificate,
 };
 
 /// Widest line of a comment.
@@ -75,6 +75,7 @@ impl Choices {
 const CHOICES: &[Choices] = &[
     Choices::of::<Application>("application", str::to_lowercase),
     Choices::of::<LogFormat>("log.format", str::to_lowercase),
+    Choices::of::<Kind>("channels.namespaces.*.kind", str::to_lowercase),
     Choices::of::<Slow>("channels.namespaces.*.slow", str::to_lowercase),
     Choices::of::<TokenAlgorithm>("auth.keys.*.algorithm", str::to_owned),
 ];
