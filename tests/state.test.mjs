@@ -9,6 +9,7 @@ const TRANSPORTS = ['webtransport', 'websocket', 'sse', 'poll'];
 
 const CHANNELS = 'THROUGHLINE_CHANNELS__NAMESPACES__';
 const NAMESPACES = {
+  THROUGHLINE_CHANNELS__PUBLISHES_PER_SECOND: '1000',
   [`${CHANNELS}PLAYERS__KIND`]: 'state',
   [`${CHANNELS}PLAYERS__SUBSCRIBE`]: 'true',
   [`${CHANNELS}PLAYERS__PUBLISH`]: 'true',
