@@ -54,6 +54,27 @@ pub struct Config {
     pub http: HttpConfig,
     /// Tokens: who a client is, and what he may do.
     pub auth: AuthConfig,
+    /// The API for back ends.
+    pub api: ApiConfig,
+}
+
+/// The API for back ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, DocumentedFields)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// The path that it lies below. Default `/api`.
+    pub base: String,
+    /// Whoever has one of these may do everything; each has 16 to 1,024 visible characters of ASCII. Several, so that one can take another's place while both are good. Default none:
+    /// there is no API then.
+    #[serde(skip_serializing)]
+    pub keys: Vec<Secret>,
+    /// Longest body of a call, in bytes. Default 1 MiB: a batch of a dozen of the longest publications in base64.
+    pub max_body_bytes: usize,
+    /// How long an idempotency key is remembered. Default 10 minutes: longer than a back end tries again without a person looking at it.
+    #[serde(with = "duration")]
+    pub idempotency_age: Duration,
+    /// How many idempotency keys are remembered; beyond it the oldest are forgotten. Default 10,000: 16 calls per second for `idempotency_age`, in 5 MB.
+    pub max_idempotency_keys: usize,
 }
 
 /// Channels over plain HTTP.
@@ -342,6 +363,19 @@ impl Default for Config {
             channels: ChannelsConfig::default(),
             http: HttpConfig::default(),
             auth: AuthConfig::default(),
+            api: ApiConfig::default(),
+        }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            base: "/api".to_owned(),
+            keys: Vec::new(),
+            max_body_bytes: 1024 * 1024,
+            idempotency_age: Duration::from_secs(600),
+            max_idempotency_keys: 10_000,
         }
     }
 }

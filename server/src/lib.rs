@@ -28,6 +28,7 @@
 //! what an application holds; [`Server::hub`] has the [`Channel`]s that sessions subscribe to. The wire is specified in `protocol/SPEC.md`.
 
 mod admission;
+mod api;
 pub mod auth;
 mod certificates;
 mod client_ip;
@@ -48,8 +49,8 @@ mod transport;
 
 pub use certificates::CertificateError;
 pub use config::{
-    Application, CertificateConfig, ChannelsConfig, Config, ConfigError, HttpConfig, Kind, Limits, LogConfig,
-    LogFormat, Namespace, QuicConfig, Slow, TcpConfig,
+    ApiConfig, Application, CertificateConfig, ChannelsConfig, Config, ConfigError, HttpConfig, Kind, Limits,
+    LogConfig, LogFormat, Namespace, QuicConfig, Slow, TcpConfig,
 };
 pub use engine::{History, Publication, State, Value};
 pub use hub::{

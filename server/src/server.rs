@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::Admission;
+use crate::api::{self, Api};
 use crate::auth::Tokens;
 use crate::certificates::{CertificateError, Certificates};
 use crate::config::{ChannelsConfig, Config, ConfigError, Limits};
@@ -42,6 +43,8 @@ pub struct Server {
     base: String,
     /// Where channels are read over plain HTTP.
     http_base: Option<String>,
+    /// The API for back ends and its base, if there is one.
+    api: Option<(Api, String)>,
     tcp: Option<SocketAddr>,
     quic: Option<quinn::Endpoint>,
     certificates: Option<Certificates>,
@@ -121,12 +124,16 @@ impl Server {
         self.hub.clone()
     }
 
-    /// The routes of the transports, below [`Config::base`], and of plain HTTP, below [`HttpConfig::base`](crate::HttpConfig::base), for an axum application of one's own: `merge` it, or `nest` it anywhere. Serve that
+    /// The routes of the transports, below [`Config::base`], of plain HTTP, below [`HttpConfig::base`](crate::HttpConfig::base), and of the API, below [`ApiConfig::base`](crate::ApiConfig::base), for an axum application of one's own: `merge` it, or `nest` it anywhere. Serve that
     /// application with `into_make_service_with_connect_info::<SocketAddr>()`: limits per address need to know it.
     pub fn router(&self) -> Router {
         let router = Router::new().nest(&self.base, routes::router(Arc::clone(&self.gateway)));
-        match &self.http_base {
+        let router = match &self.http_base {
             Some(base) => router.nest(base, http::router(Arc::clone(&self.gateway), self.hub.clone())),
+            None => router,
+        };
+        match &self.api {
+            Some((api, base)) => router.merge(api::router(api.clone(), base)),
             None => router,
         }
     }
@@ -284,6 +291,10 @@ impl Builder {
         let server = Server {
             base: config.base.clone(),
             http_base: config.http.base.clone(),
+            api: (!config.api.keys.is_empty()).then(|| {
+                let api = Api::new(config.api.clone(), Arc::clone(&gateway), hub.clone());
+                (api, config.api.base.clone())
+            }),
             tcp: tcp.as_ref().map(Listener::local_addr),
             quic,
             certificates,

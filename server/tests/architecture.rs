@@ -105,6 +105,8 @@ const RULES: &[(&str, &[&str])] = &[
             "transport::open::Rejection",
         ],
     ),
+    // What a back end may do is what an application may: it knows the hub, and sessions by the registry.
+    ("api", &["config", "gateway::Gateway", "hub", "http::page", "http::position", "session::Session"]),
     // The gateway joins the layers; only the composition root stands above it.
     ("gateway", &["admission", "client_ip", "config", "origin", "session", "transport", "Builder"]),
 ];
@@ -141,6 +143,7 @@ fn wrong_arrows_are_found() {
         ("gateway::routes", "use crate::server::Server;"),
         ("gateway", "use crate::http::router;"),
         ("http::events", "use crate::session::Session;"),
+        ("http", "use crate::api::Api;"),
     ] {
         let sources = BTreeMap::from([(module.to_owned(), source.to_owned())]);
         assert_eq!(wrong_arrows(&sources).len(), 1, "{module}: {source}");

@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use toml::{Table, Value};
 
 use super::{
-    Application, AuthConfig, AuthKey, ChannelsConfig, ClaimNames, Config, HttpConfig, Kind, Limits, LogConfig,
-    LogFormat, Namespace, QuicConfig, Slow, TcpConfig, TokenAlgorithm, load::RawCertificate,
+    ApiConfig, Application, AuthConfig, AuthKey, ChannelsConfig, ClaimNames, Config, HttpConfig, Kind, Limits,
+    LogConfig, LogFormat, Namespace, QuicConfig, Slow, TcpConfig, TokenAlgorithm, load::RawCertificate,
 };
 
 /// Widest line of a comment.
@@ -51,6 +51,7 @@ const SECTIONS: &[Section] = sections! {
     "channels" ChannelsConfig;
     "channels.namespaces.*" Namespace = Namespace::default();
     "http" HttpConfig;
+    "api" ApiConfig;
     "auth" AuthConfig;
     "auth.claims" ClaimNames;
     "auth.keys.*" AuthKey = AuthKey::new(TokenAlgorithm::HS256);

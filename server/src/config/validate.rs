@@ -74,10 +74,21 @@ impl Config {
             time("channels.namespaces.*.history_age", namespace.history_age, second..=7 * 24 * 60 * MINUTE)?;
         }
 
+        let api = &self.api;
+        count("api.max_body_bytes", api.max_body_bytes, KIB..=256 * MIB)?;
+        time("api.idempotency_age", api.idempotency_age, second..=24 * 60 * MINUTE)?;
+        count("api.max_idempotency_keys", api.max_idempotency_keys, 1..=1_000_000)?;
+        for key in &api.keys {
+            let fine = (16..=1_024).contains(&key.expose().len()) && key.expose().bytes().all(|b| b.is_ascii_graphic());
+            check("api.keys", "one that is not said here", fine, "16 to 1024 visible characters of ASCII")?;
+        }
+
         path("base", &self.base)?;
+        path("api.base", &api.base)?;
+        apart("api.base", &api.base, &[("base", &self.base)])?;
         if let Some(base) = &self.http.base {
             path("http.base", base)?;
-            apart("http.base", base, &[("base", &self.base)])?;
+            apart("http.base", base, &[("base", &self.base), ("api.base", &api.base)])?;
         }
         self.validate_auth()?;
         for origin in &self.origins {

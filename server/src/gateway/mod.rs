@@ -7,7 +7,7 @@ pub(crate) mod routes;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::{ConnectInfo, OriginalUri};
 use futures_util::FutureExt;
@@ -85,6 +85,19 @@ pub(crate) struct Admitted {
 pub(crate) struct Visitor {
     pub(crate) identity: Identity,
     _place: Place,
+}
+
+impl Visitor {
+    /// Waits for the end of his credentials.
+    pub(crate) fn expired(&self) -> impl Future<Output = ()> + use<> {
+        let left = self.identity.expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        async move {
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
 }
 
 /// What a link is for.

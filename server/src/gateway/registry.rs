@@ -7,6 +7,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use throughline_protocol::{Code, SessionId};
 
+use crate::session::Session;
 use crate::session::shared::Shared;
 use crate::transport::open::{LinkName, Rejection, Resume};
 use crate::transport::poll::Held;
@@ -20,6 +21,8 @@ pub(crate) struct Registry {
 
 struct Entry {
     shared: Arc<Shared>,
+    /// Whose it is, for as long as it lives.
+    user: Option<Arc<str>>,
     /// By the number of the link. Of those that take no requests there is none.
     attachments: Vec<(u64, Attachment)>,
 }
@@ -44,7 +47,8 @@ impl Registry {
     pub(crate) fn enter(self: &Arc<Self>, shared: Arc<Shared>, attachment: Option<Attachment>) -> Entered {
         let id = shared.id;
         let attachments = attachment.map(|attachment| (1, attachment)).into_iter().collect();
-        self.sessions.lock().insert(id, Entry { shared, attachments });
+        let user = shared.lock().credentials.identity.user.as_deref().map(Arc::from);
+        self.sessions.lock().insert(id, Entry { shared, user, attachments });
         Entered { registry: Arc::clone(self), id }
     }
 
@@ -79,10 +83,37 @@ impl Registry {
         }
     }
 
+    /// The session with this id, if it is open.
+    pub(crate) fn session(&self, id: SessionId) -> Option<Session> {
+        let shared = self.sessions.lock().get(&id).map(|entry| Arc::clone(&entry.shared));
+        shared.and_then(opened)
+    }
+
+    /// The open sessions of a user.
+    pub(crate) fn sessions_of(&self, user: &str) -> Vec<Session> {
+        let of_user = |entry: &Entry| (entry.user.as_deref() == Some(user)).then(|| Arc::clone(&entry.shared));
+        let shared: Vec<_> = self.sessions.lock().values().filter_map(of_user).collect();
+        shared.into_iter().filter_map(opened).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<Shared>> {
         self.sessions.lock().values().map(|entry| Arc::clone(&entry.shared)).collect()
     }
+}
+
+/// What an application may have: its client has chosen a link, and it has not ended.
+fn opened(shared: Arc<Shared>) -> Option<Session> {
+    let is_open = {
+        let core = shared.lock();
+        core.machine.is_established() && core.machine.closed().is_none()
+    };
+    is_open.then(|| Session::new(shared))
 }
 
 /// What is said to a request for a link that is over.

@@ -13,8 +13,9 @@ use super::position;
 pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// What a stream begins with: how long to wait before a reconnect, and where it begins, so that a client that is cut off before the first publication misses none.
-pub(super) fn beginning(retry_ms: u64, begins: Position) -> Bytes {
-    format!("retry: {retry_ms}\nid: {}\n\n", position::format(begins)).into()
+pub(super) fn beginning(retry_ms: u64, begins: Option<Position>) -> Bytes {
+    let id = begins.map(|begins| format!("id: {}\n", position::format(begins))).unwrap_or_default();
+    format!("retry: {retry_ms}\n{id}\n").into()
 }
 
 /// A publication. Text is the data as it is: the event has no type, so that `onmessage` gets it. Where that is not possible it is `text`, in JSON.
@@ -32,6 +33,32 @@ pub(super) fn publication(stands: Position, message: &Message) -> Bytes {
 pub(super) fn skipped(to: Position) -> Bytes {
     let data = json!({ "recovered": false, "epoch": to.epoch, "offset": to.offset }).to_string();
     event(Some("skipped"), &position::format(to), [&*data])
+}
+
+/// All values of a channel of state follow, and what a reader has from before counts no more.
+pub(super) fn snapshot(at: Position) -> Bytes {
+    whole("snapshot", at)
+}
+
+/// These were all values.
+pub(super) fn settled(at: Position) -> Bytes {
+    whole("settled", at)
+}
+
+fn whole(kind: &str, at: Position) -> Bytes {
+    let data = json!({ "epoch": at.epoch, "offset": at.offset }).to_string();
+    event(Some(kind), &position::format(at), [&*data])
+}
+
+/// A change of a channel of state: the value of a key, or that it was removed.
+pub(super) fn value(stands: Position, key: &str, value: Option<&Message>) -> Bytes {
+    let mut data = json!({ "key": key, "offset": stands.offset });
+    match value {
+        None => data["removed"] = json!(true),
+        Some(Message::Text(text)) => data["text"] = json!(&**text),
+        Some(Message::Binary(bytes)) => data["base64"] = json!(BASE64_STANDARD.encode(bytes)),
+    }
+    event(Some("value"), &position::format(stands), [&*data.to_string()])
 }
 
 fn event<'a>(kind: Option<&str>, id: &str, lines: impl IntoIterator<Item = &'a str>) -> Bytes {
@@ -76,8 +103,24 @@ mod tests {
 
     #[test]
     fn a_stream_begins_with_its_position_and_says_what_is_lost() {
-        assert_eq!(beginning(1_500, HERE), "retry: 1500\nid: 7-12\n\n");
+        assert_eq!(beginning(1_500, Some(HERE)), "retry: 1500\nid: 7-12\n\n");
+        assert_eq!(beginning(1_500, None), "retry: 1500\n\n");
         let expected = "id: 7-12\nevent: skipped\ndata: {\"epoch\":7,\"offset\":12,\"recovered\":false}\n\n";
         assert_eq!(skipped(HERE), expected);
+    }
+
+    #[test]
+    fn values_are_json() {
+        let said =
+            |value: Option<Message>| String::from_utf8(super::value(HERE, "a\n", value.as_ref()).to_vec()).unwrap();
+        let begins = "id: 7-12\nevent: value\ndata: {\"";
+        assert_eq!(said(Some("x".into())), format!("{begins}key\":\"a\\n\",\"offset\":12,\"text\":\"x\"}}\n\n"));
+        assert_eq!(
+            said(Some(vec![255].into())),
+            format!("{begins}base64\":\"/w==\",\"key\":\"a\\n\",\"offset\":12}}\n\n")
+        );
+        assert_eq!(said(None), format!("{begins}key\":\"a\\n\",\"offset\":12,\"removed\":true}}\n\n"));
+        assert_eq!(snapshot(HERE), "id: 7-12\nevent: snapshot\ndata: {\"epoch\":7,\"offset\":12}\n\n");
+        assert_eq!(settled(HERE), "id: 7-12\nevent: settled\ndata: {\"epoch\":7,\"offset\":12}\n\n");
     }
 }

@@ -2,6 +2,7 @@
 
 mod event;
 mod events;
+pub(crate) mod page;
 mod poll;
 pub(crate) mod position;
 
@@ -23,6 +24,7 @@ use crate::gateway::{Gateway, Visitor};
 use crate::hub::{Action, Hub, ReadError};
 use crate::transport::Transport;
 use crate::transport::open::Rejection;
+use events::Source;
 
 /// What the routes need.
 #[derive(Clone)]
@@ -48,8 +50,12 @@ type Name = Result<Path<String>, PathRejection>;
 async fn events(State(site): State<Site>, name: Name, parts: request::Parts) -> Result<Response, Rejection> {
     let query = Query::parse(&parts)?;
     let (channel, visitor) = site.admit(name, Transport::Sse, &parts).await?;
-    let reader = site.hub.reader(&channel, query.since).await.map_err(unreadable)?;
-    Ok(events::open(&site.gateway, reader, visitor))
+    let source = match site.hub.reader(&channel, query.since).await {
+        Ok(reader) => Source::Log(reader),
+        Err(ReadError::WrongKind) => Source::State(site.hub.value_reader(&channel).await.map_err(unreadable)?),
+        Err(error) => return Err(unreadable(error)),
+    };
+    Ok(events::open(&site.gateway, source, visitor))
 }
 
 async fn poll(State(site): State<Site>, name: Name, parts: request::Parts) -> Result<Response, Rejection> {

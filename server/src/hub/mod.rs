@@ -48,6 +48,7 @@ pub(crate) use permission::Authorize;
 pub use permission::{Action, Denied};
 use presence::Presence;
 use rate::Rate;
+pub(crate) use reader::values::{ValueItem, ValueReader};
 pub(crate) use reader::{Item, ReadError, Reader};
 use stats::Counters;
 pub use stats::HubStats;

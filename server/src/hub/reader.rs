@@ -3,6 +3,8 @@
 //! A reader is a cursor, as a subscriber is. What comes while it is at the head reaches it by a short queue that all readers of a channel share; whoever falls out of that reads the
 //! engine's history. So a slow reader holds one piece of history, and delays nobody.
 
+pub(super) mod values;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -49,8 +51,8 @@ pub(crate) enum ReadError {
     /// The channel's name is none.
     #[error("not a name of a channel: it takes 1 to 255 bytes, without control characters")]
     BadChannel,
-    /// It is a channel of state.
-    #[error("the channel is one of state: it has values, and no publications to read")]
+    /// It is a channel of state, or a log.
+    #[error("the channel is not of the kind that can be read so")]
     WrongKind,
     /// There are `channels.max_channels` with subscribers.
     #[error("the server has no room for a further channel")]
@@ -60,12 +62,17 @@ pub(crate) enum ReadError {
     Unavailable,
 }
 
-/// What was published, with its position.
-pub(super) type Arrived = (Position, Arc<Publication>);
+/// What was published, or changed, with its position.
+pub(super) type Arrived<T = Publication> = (Position, Arc<T>);
 
 /// The side of the topic: a queue, for as long as somebody reads it.
-#[derive(Default)]
-pub(super) struct Readers(Option<broadcast::Sender<Arrived>>);
+pub(super) struct Readers<T = Publication>(Option<broadcast::Sender<Arrived<T>>>);
+
+impl<T> Default for Readers<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
 
 impl Hub {
     /// Begins to read a channel: after a position, or with the next publication.
@@ -177,13 +184,13 @@ impl Inner {
     }
 }
 
-impl Readers {
-    pub(super) fn add(&mut self) -> broadcast::Receiver<Arrived> {
+impl<T: Clone> Readers<T> {
+    pub(super) fn add(&mut self) -> broadcast::Receiver<Arrived<T>> {
         self.0.get_or_insert_with(|| broadcast::channel(ARRIVALS).0).subscribe()
     }
 
     /// Gives a publication to all of them.
-    pub(super) fn deliver(&mut self, position: Position, publication: &Publication) {
+    pub(super) fn deliver(&mut self, position: Position, publication: &T) {
         let sent = self.0.as_ref().map(|readers| readers.send((position, Arc::new(publication.clone()))));
         if sent.is_some_and(|sent| sent.is_err()) {
             self.0 = None; // the last one has gone

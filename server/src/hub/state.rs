@@ -16,9 +16,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use throughline_protocol::channel::Position;
 use throughline_protocol::{ChannelMessage, SessionId, StateSlot, TrySendError};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use super::Inner;
+use super::reader::{Arrived, Readers};
 use super::stats::Counters;
 use super::subscriber::Subscriber;
 use super::topic::{End, Opening, Topic, Unsent, began_anew};
@@ -51,6 +53,7 @@ struct Table {
     /// Whether a task looks after what has not settled yet.
     is_settling: bool,
     cursors: HashMap<SessionId, Cursor>,
+    readers: Readers<Change>,
 }
 
 /// One subscriber.
@@ -106,12 +109,18 @@ impl State {
             settled: 0,
             is_settling: false,
             cursors: HashMap::new(),
+            readers: Readers::default(),
         };
         Self { number, counters, table: Mutex::new(table) }
     }
 
     pub(super) fn subscribers(&self) -> usize {
         self.table.lock().cursors.len()
+    }
+
+    /// What changes from now on.
+    pub(super) fn read(&self) -> broadcast::Receiver<Arrived<Change>> {
+        self.table.lock().readers.add()
     }
 
     /// Whether nothing has to be read before somebody subscribes.
@@ -162,6 +171,7 @@ impl State {
             delivered.read = true;
         }
         table.newest.offset = offset;
+        table.readers.deliver(Position { epoch, offset }, change);
         self.counters.publications.add(1);
         let entry = table.entries.put(&change.key, offset, change.message.clone(), Instant::now());
         let Some(entry) = entry else { return delivered };

@@ -11,12 +11,13 @@ mod plain;
 mod events;
 mod poll;
 mod refusals;
+mod values;
 
 use std::time::Duration;
 
-use throughline::{Config, Namespace};
+use throughline::{Config, Kind, Namespace};
 
-/// A server's configuration, with namespaces that everybody may read: `room` keeps a lot, `few` two publications.
+/// A server's configuration, with namespaces that everybody may read: `room` keeps a lot, `few` two publications; `state` has values.
 fn config() -> Config {
     let mut config = common::config();
     let room = Namespace {
@@ -27,6 +28,8 @@ fn config() -> Config {
         ..Namespace::default()
     };
     let few = Namespace { history_count: 2, ..room.clone() };
-    config.channels.namespaces = [("room".to_owned(), room), ("few".to_owned(), few)].into();
+    let state = Namespace { kind: Kind::State, ..room.clone() };
+    let all = [("room", room), ("few", few), ("state", state)];
+    config.channels.namespaces = all.map(|(name, namespace)| (name.to_owned(), namespace)).into();
     config
 }
