@@ -18,6 +18,8 @@ const FILES = [
   'channels',
   'state',
   'requests',
+  'plain',
+  'api',
   'tokens',
   'sleep',
   'fresh',
