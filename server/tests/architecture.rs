@@ -70,6 +70,8 @@ const RULES: &[(&str, &[&str])] = &[
             "Rejection",
             "Hub",
             "Channel",
+            "Kind",
+            "Namespace",
         ],
     ),
     // Tokens answer what the gateway and the hub ask applications.
