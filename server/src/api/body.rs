@@ -1,9 +1,13 @@
 //! What is asked for, as JSON.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::{FromRequest, Request};
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Api;
@@ -49,8 +53,28 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let text = std::str::from_utf8(body).map_err(malformed)?;
     serde_json::from_str::<IgnoredAny>(text).map_err(malformed)?;
     let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| Problem::invalid(error.path().to_string(), without_place(error.inner())))
+    let mut track = serde_path_to_error::Track::new();
+    object(serde_path_to_error::Deserializer::new(&mut json, &mut track))
+        .map_err(|error| Problem::invalid(track.path().to_string(), without_place(&error)))
+}
+
+/// What stands between braces: left to itself, serde takes a list of its fields for it.
+pub(super) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    struct Object<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(Object(PhantomData))
 }
 
 fn malformed(error: impl ToString) -> Problem {
@@ -81,7 +105,13 @@ mod tests {
             (b"\"\xff\"", 400, None, "not JSON: invalid utf-8 sequence of 1 bytes from index 1"),
             (b"{\"commands\":[{\"info\":{}}]} x", 400, None, "not JSON: trailing characters at line 1 column 28"),
             (b"{\"commands\":[{}]}", 422, Some("commands[0]"), "expected value"),
-            (b"[]", 422, Some("."), "invalid length 0, expected struct Batch with 1 element"),
+            (b"[]", 422, Some("."), "invalid type: sequence, expected an object"),
+            (
+                b"{\"commands\":[{\"info\":[]}]}",
+                422,
+                Some("commands[0].info"),
+                "invalid type: sequence, expected an object",
+            ),
             (b"{\"commands\":7}", 422, Some("commands"), "invalid type: integer `7`, expected a sequence"),
             (
                 b"{\"commands\":[{\"info\":{}},{\"publish\":{\"channel\":\"a\\n\",\"text\":\"x\"}}]}",

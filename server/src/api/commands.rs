@@ -10,7 +10,7 @@ use throughline_protocol::limits::MAX_KEY;
 use throughline_protocol::{Message, SessionId};
 use utoipa::ToSchema;
 
-use super::body::present;
+use super::body::{object, present};
 use super::problem::Problem;
 use crate::http::page::Data;
 use crate::http::position;
@@ -212,17 +212,29 @@ pub(super) struct Info {}
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum One {
+    #[serde(deserialize_with = "object")]
     Publish(Publish),
+    #[serde(deserialize_with = "object")]
     Broadcast(Broadcast),
+    #[serde(deserialize_with = "object")]
     Set(Set),
+    #[serde(deserialize_with = "object")]
     Remove(Remove),
+    #[serde(deserialize_with = "object")]
     History(History),
+    #[serde(deserialize_with = "object")]
     Values(Values),
+    #[serde(deserialize_with = "object")]
     Presence(Presence),
+    #[serde(deserialize_with = "object")]
     Disconnect(Disconnect),
+    #[serde(deserialize_with = "object")]
     Subscribe(Subscribe),
+    #[serde(deserialize_with = "object")]
     Unsubscribe(Unsubscribe),
+    #[serde(deserialize_with = "object")]
     Channels(Channels),
+    #[serde(deserialize_with = "object")]
     Info(Info),
 }
 
