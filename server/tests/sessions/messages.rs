@@ -7,7 +7,7 @@ use bytes::Bytes;
 use throughline::{Event, Message, SendDatagramError, SendError, Session, Transport, TrySendError};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::common::{Client, Running, config, echo, start, within};
+use crate::common::{Client, Opening, Running, config, echo, start, within};
 use crate::on_every_transport;
 
 on_every_transport! {
@@ -228,4 +228,51 @@ async fn the_clocks_of_both_sides_agree(transport: Transport) {
     })
     .await;
     assert!(client.stats().rtt_us < 5_000_000);
+}
+
+#[tokio::test]
+async fn native_datagrams_have_marks_where_the_client_wants_them() {
+    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(echo)).await;
+    for (transport, marks) in [
+        (Transport::WebTransport, true),
+        (Transport::WebTransport, false),
+        (Transport::WebSocket, true), // which has no native ones
+    ] {
+        let opening = Opening { marks, ..Opening::default() };
+        let client = Client::open(place, transport, &opening).await.unwrap();
+        assert_eq!(client.welcome.marked, marks && transport == Transport::WebTransport);
+        client.send("hello").await.unwrap();
+        client.message().await;
+        for len in [0, 1, 1_000, 1_100] {
+            let datagram = Bytes::from(vec![len as u8; len]);
+            client.send_datagram(datagram.clone(), None).unwrap();
+            assert_eq!(client.datagram().await, datagram);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_datagram_that_waited_for_a_link_goes_natively_on_it() {
+    // It stayed in its slot: nobody looked there on a link with datagrams of its own.
+    let (tell, mut sessions) = mpsc::unbounded_channel();
+    let build = |builder: throughline::Builder| {
+        builder.on_session(move |session: Session| {
+            tell.send(session.clone()).unwrap();
+            echo(session)
+        })
+    };
+    let Running { server: _server, place, .. } = &start(config(), build).await;
+    let client = Client::connect(place, Transport::WebTransport).await;
+    let session = within("the session", sessions.recv()).await.unwrap();
+    client.cut().await;
+    let lost = async {
+        while session.transport().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the end of the link", lost).await;
+    session.send_datagram(&b"older"[..], 1).unwrap();
+    session.send_datagram(&b"newer"[..], 1).unwrap();
+    client.move_to(place, Transport::WebTransport).await;
+    assert_eq!(client.datagram().await, &b"newer"[..]);
 }
