@@ -1,10 +1,12 @@
 //! What a scenario cannot show of the machine: memory, and what its owner must be able to count on.
 
 use bytes::Bytes;
-use throughline_protocol::limits::{MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD};
+use throughline_protocol::limits::{
+    MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD, MAX_INCOMING_STATES, MAX_REQUEST_ANSWERS, MAX_REQUEST_OVERHEAD,
+};
 use throughline_protocol::{
     ChannelCode, ChannelMessage, Close, Code, Config, Decoder, Event, Frame, HeldByStreams, LinkTraits, Machine,
-    Message, Position, ResumeKey, SessionId, TrySendError, VERSION, Welcome,
+    Message, Position, RequestMessage, ResumeKey, SessionId, TrySendError, VERSION, Welcome,
 };
 
 fn server(config: Config) -> Machine {
@@ -333,4 +335,127 @@ fn a_server_that_goes_away_answers_first() {
         machine.handle_frame(0, Frame::Ack { stream: 0, received: request * done(1).len() as u64, limit: 1 << 20 });
     }
     assert_eq!(machine.closing().map(|close| close.code), Some(Code::ShuttingDown as u32));
+}
+
+fn ask(id: u64, data: impl Into<Option<Message>>) -> Bytes {
+    whole(&RequestMessage::Request { id, method: "m".into(), data: data.into() })
+}
+
+/// As it lies in the stream.
+fn whole(message: &RequestMessage) -> Bytes {
+    message.encode().iter().flatten().map(|chunk| &chunk[..]).collect::<Vec<_>>().concat().into()
+}
+
+#[test]
+fn a_request_keeps_its_credit_until_it_is_taken_and_answers_keep_none() {
+    let mut machine = server(Config { receive_window_bytes: 1_000, ..Config::default() });
+    let data = || Message::from(vec![7; 400]);
+    let (request, chunk) = (ask(1, data()), whole(&RequestMessage::Chunk { id: 1, data: data() }));
+    let answer = whole(&RequestMessage::Answer { id: 1, data: Some(data()) });
+    arrive(&mut machine, request.clone());
+    let arrived = machine.poll_request().expect("it waits").expect("it is well-formed");
+    assert_eq!((arrived.cost, arrived.after), (request.len() as u64, 0));
+    assert_eq!(said_limit(&mut machine), Some(1_000));
+    machine.request_taken(arrived.cost);
+    let mut freed = 1_000 + request.len() as u64;
+    assert_eq!(said_limit(&mut machine), Some(freed));
+    arrive(&mut machine, chunk.clone());
+    let arrived = machine.poll_request().expect("it waits").expect("it is well-formed");
+    assert_eq!(arrived.cost, (chunk.len() - 400) as u64, "what is beside its data: empty ones are not endless");
+    freed += 400;
+    assert_eq!(said_limit(&mut machine), Some(freed));
+    arrive(&mut machine, answer.clone());
+    let arrived = machine.poll_request().expect("it waits").expect("it is well-formed");
+    assert_eq!(arrived.cost, 0);
+    assert_eq!(said_limit(&mut machine), Some(freed + answer.len() as u64));
+    assert_eq!(machine.poll_request(), None);
+    arrive(&mut machine, Bytes::from_static(&[3, 1, 9]));
+    assert!(matches!(machine.poll_request(), Some(Err(close)) if close.code == Code::MalformedMessage as u32));
+}
+
+#[test]
+fn a_request_message_may_be_longer_than_another_by_what_is_beside_its_data() {
+    let config = || Config { max_message_bytes: 100, ..Config::default() };
+    let most = 100 + MAX_REQUEST_OVERHEAD;
+    for (len, code) in [(most, None), (most + 1, Some(Code::MessageTooLarge as u32))] {
+        let mut machine = server(config());
+        arrive(&mut machine, vec![3, 0x40 | (len >> 8) as u8, len as u8].into());
+        assert_eq!(machine.closing().map(|close| close.code), code);
+    }
+    let mut machine = server(config());
+    let chunk = |len: usize| RequestMessage::Chunk { id: 1, data: Message::from(vec![7; len]) };
+    assert_eq!(machine.send_request(&chunk(100)), Ok(()));
+    let too_large = Err(TrySendError::TooLarge { len: 101, max: 100 });
+    assert_eq!((machine.send_request(&chunk(101)), machine.say_request(&chunk(101))), (too_large.clone(), too_large));
+}
+
+#[test]
+fn requests_know_how_many_messages_came_before_them() {
+    let mut machine = server(Config::default());
+    let message = || Bytes::from_static(b"\0\0");
+    for bytes in [ask(1, None), ask(2, None), message(), ask(3, None), message(), message(), ask(4, None)] {
+        arrive(&mut machine, bytes);
+    }
+    let after: Vec<u64> = std::iter::from_fn(|| machine.poll_request()).map(|arrived| arrived.unwrap().after).collect();
+    assert_eq!(after, [0, 0, 1, 3]);
+    assert_eq!(machine.messages_taken(), 0);
+    assert!(machine.poll_event().is_some() && machine.messages_taken() == 1);
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_is_answered_so_often() {
+    let mut machine = server(Config { send_buffer_bytes: 1_000, ..Config::default() });
+    machine.send(Message::from(vec![7; 1_000])).expect("there is room");
+    assert_eq!(machine.send_request(&RequestMessage::Cancel { id: 1 }), Err(TrySendError::Full));
+    for id in 1..=300 {
+        arrive(&mut machine, ask(id, None));
+    }
+    let mut answered = 0;
+    while let Some(arrived) = machine.poll_request() {
+        let id = arrived.expect("it is well-formed").message.id();
+        machine.say_request(&RequestMessage::error(id, 3, "")).expect("there is always room for an answer");
+        answered += 1;
+    }
+    assert_eq!(answered, MAX_REQUEST_ANSWERS);
+    // The buffer is read, and then the first of them.
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    let received = 1_003 + whole(&RequestMessage::error(1, 3, "")).len() as u64;
+    machine.handle_frame(0, Frame::Ack { stream: 0, received, limit: 1 << 20 });
+    assert!(machine.poll_request().is_some());
+}
+
+#[test]
+fn a_server_that_goes_away_answers_requests_first() {
+    let mut machine = server(Config::default());
+    arrive(&mut machine, ask(1, None));
+    machine.go_away(0, 0);
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    machine.handle_frame(0, Frame::GoAway { delay_ms: 0 });
+    assert!(machine.poll_request().is_some());
+    assert!(matches!(machine.send_request(&RequestMessage::Cancel { id: 1 }), Err(TrySendError::Closed(_))));
+    assert_eq!(machine.closing(), None);
+    let answer = RequestMessage::Answer { id: 1, data: None };
+    machine.say_request(&answer).expect("it is still open");
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    machine.handle_frame(0, Frame::Ack { stream: 0, received: whole(&answer).len() as u64, limit: 1 << 20 });
+    assert_eq!(machine.closing().map(|close| close.code), Some(Code::ShuttingDown as u32));
+}
+
+#[test]
+fn values_that_nobody_takes_make_way_and_their_credit_comes_back() {
+    let mut machine = Machine::client(Config::default());
+    machine.link_opened(0, LinkTraits::default());
+    machine.handle_frame(0, welcome(1, false, 0));
+    while machine.poll_transmit(0, 65_536).is_some() {}
+    let packet = Bytes::from(vec![7; 65_536]);
+    for _ in 0..=MAX_INCOMING_STATES {
+        machine.handle_frame(0, Frame::State(packet.slice(..3)));
+    }
+    assert!(packet.is_unique(), "they do not keep their packets in memory");
+    assert!(machine.owes(), "the first was dropped");
+    let said = machine.poll_transmit(0, 65_536).expect("TAKEN is due").into_bytes();
+    assert_eq!(said[..], [0x0c, 1, 1]);
+    assert_eq!(std::iter::from_fn(|| machine.poll_state()).count(), MAX_INCOMING_STATES);
+    assert_eq!(machine.poll_event(), Some(Event::Opened), "they are not the application's");
+    assert_eq!(machine.poll_event(), None);
 }
