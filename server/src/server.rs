@@ -194,6 +194,9 @@ impl Builder {
 
     /// Asks about every opening, on all transports, before it is answered with 200 or 101: who is it, or why not? A [`Rejection`] becomes
     /// 401, 403 or 429 with its reason. The answer may take up to `limits.open_timeout`. Take from [`Open`] what the future needs.
+    ///
+    /// When [`Identity::expires`] comes near, a client may send another token: then this is asked again, with what is kept of the opening of the session's newest
+    /// link, and the token in [`Open::token`]. What was secret in that opening is not kept: `Authorization`, and the fields of the opening itself, are not there.
     pub fn authenticate<F, Fut>(mut self, authenticate: F) -> Self
     where
         F: Fn(&Open) -> Fut + Send + Sync + 'static,

@@ -54,7 +54,7 @@ impl Authenticator {
     /// How to ask again with a newer token; `None` when there is nobody to ask.
     pub(super) fn again(self: &Arc<Self>, open: Open) -> Option<Again> {
         self.ask.as_ref()?;
-        let (authenticator, open) = (Arc::clone(self), open.to_keep());
+        let (authenticator, open) = (Arc::clone(self), open.without_secrets());
         Some(Arc::new(move |token| {
             let (authenticator, open) = (Arc::clone(&authenticator), open.with_token(token));
             async move { authenticator.identify(&open).await.map_err(not_refreshed) }.boxed()

@@ -212,7 +212,7 @@ impl Gateway {
         if let (Ok(offer), Some(attachment)) = (&offer, attachment) {
             self.registry.attach(shared.id, offer.link, attachment);
         }
-        shared.arrive(Arrival { link, remote, credentials, offer }).map_err(|arrival| arrival.link)
+        shared.arrive(Arrival { link, remote, credentials, offer })
     }
 
     /// Begins a session on `link`. It runs in a task of its own until it has ended. Without a place it is closed at once: a status can be

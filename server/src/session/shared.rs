@@ -155,10 +155,10 @@ impl Shared {
     }
 
     /// Hands a link to the driver; gives it back when the session has ended meanwhile.
-    pub(crate) fn arrive(&self, arrival: Arrival) -> Result<(), Arrival> {
+    pub(crate) fn arrive(&self, arrival: Arrival) -> Result<(), Box<dyn Link>> {
         let mut core = self.lock();
         if core.over || core.machine.closed().is_some() {
-            return Err(arrival);
+            return Err(arrival.link);
         }
         // The driver would keep no more either.
         let oldest = (core.arrivals.len() == MAX_CANDIDATES).then(|| core.arrivals.remove(0));

@@ -203,7 +203,7 @@ impl Open {
 
 impl Open {
     /// What is left of it for as long as its session goes on: without the token, and what else is secret or was for the transport alone.
-    pub(crate) fn to_keep(mut self) -> Self {
+    pub(crate) fn without_secrets(mut self) -> Self {
         const OF_THE_TRANSPORT: [HeaderName; 7] = [
             header::AUTHORIZATION,
             header::SEC_WEBSOCKET_PROTOCOL,
@@ -515,7 +515,8 @@ mod tests {
             headers.append(name, value.parse().expect("a value"));
         }
         let uri: Uri = query.parse().expect("a uri");
-        let kept = Open::parse(Transport::WebTransport, &uri, &headers, None).expect("a valid opening").to_keep();
+        let kept =
+            Open::parse(Transport::WebTransport, &uri, &headers, None).expect("a valid opening").without_secrets();
         assert_eq!((&kept.token, &kept.resume), (&None, &None));
         assert_eq!(kept.uri, "/rt/webtransport?room=7&v=1&token2=x");
         assert_eq!(kept.headers.keys().collect::<Vec<_>>(), ["cookie"]);
