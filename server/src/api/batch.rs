@@ -47,6 +47,10 @@ pub(super) async fn perform_all(
     header: Option<IdempotencyKey>,
     batch: Batch,
 ) -> Result<Bytes, Problem> {
+    // One that cannot be meant is a mistake of the whole, as one that cannot be read is: nothing is done.
+    for (index, command) in batch.commands.iter().enumerate() {
+        command.check().map_err(|problem| problem.below(&format!("commands[{index}].{}", command.name())))?;
+    }
     if let Some(IdempotencyKey(key)) = &header {
         // Two batches with the same key are the same, or nothing is done.
         let name = (caller.0, format!("{key}/batch"));
@@ -75,21 +79,41 @@ pub(super) async fn perform_all(
     Ok(results.freeze())
 }
 
-async fn perform_one(api: &Api, caller: Caller, key: Option<IdempotencyKey>, one: One) -> Result<Bytes, Problem> {
-    match one {
-        One::Publish(command) => own_key_first(api, caller, key, command).await,
-        One::Broadcast(command) => own_key_first(api, caller, key, command).await,
-        One::Set(command) => own_key_first(api, caller, key, command).await,
-        One::Remove(command) => own_key_first(api, caller, key, command).await,
-        One::History(command) => own_key_first(api, caller, key, command).await,
-        One::Values(command) => own_key_first(api, caller, key, command).await,
-        One::Presence(command) => own_key_first(api, caller, key, command).await,
-        One::Disconnect(command) => own_key_first(api, caller, key, command).await,
-        One::Subscribe(command) => own_key_first(api, caller, key, command).await,
-        One::Unsubscribe(command) => own_key_first(api, caller, key, command).await,
-        One::Channels(command) => own_key_first(api, caller, key, command).await,
-        One::Info(command) => own_key_first(api, caller, key, command).await,
+/// Does this with the command that one is.
+macro_rules! each {
+    ($one:expr, $command:ident => $what:expr) => {
+        match $one {
+            One::Publish($command) => $what,
+            One::Broadcast($command) => $what,
+            One::Set($command) => $what,
+            One::Remove($command) => $what,
+            One::History($command) => $what,
+            One::Values($command) => $what,
+            One::Presence($command) => $what,
+            One::Disconnect($command) => $what,
+            One::Subscribe($command) => $what,
+            One::Unsubscribe($command) => $what,
+            One::Channels($command) => $what,
+            One::Info($command) => $what,
+        }
+    };
+}
+
+impl One {
+    fn check(&self) -> Result<(), Problem> {
+        each!(self, command => command.check())
     }
+
+    fn name(&self) -> &'static str {
+        fn of<C: Command>(_: &C) -> &'static str {
+            C::NAME
+        }
+        each!(self, command => of(command))
+    }
+}
+
+async fn perform_one(api: &Api, caller: Caller, key: Option<IdempotencyKey>, one: One) -> Result<Bytes, Problem> {
+    each!(one, command => own_key_first(api, caller, key, command).await)
 }
 
 async fn own_key_first<C: Command>(

@@ -498,10 +498,10 @@ fn some<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(deseri
 }
 
 /// One of the two, as a message.
-pub(super) fn message(text: Option<String>, base64: Option<String>) -> Result<Message, Problem> {
+pub(super) fn message(text: Option<&str>, base64: Option<&str>) -> Result<Message, Problem> {
     match (text, base64) {
         (Some(text), None) => Ok(text.into()),
-        (None, Some(base64)) => match BASE64_STANDARD.decode(&base64) {
+        (None, Some(base64)) => match BASE64_STANDARD.decode(base64) {
             Ok(bytes) => Ok(bytes.into()),
             Err(error) => Err(Problem::invalid("base64", format!("not base64 with padding: {error}"))),
         },

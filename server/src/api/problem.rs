@@ -38,6 +38,12 @@ impl Problem {
         Self { at: Some(at.into()), ..problem }
     }
 
+    /// The same, in a part of the body.
+    pub(super) fn below(self, part: &str) -> Self {
+        let at = self.at.map_or(part.to_owned(), |at| format!("{part}.{at}"));
+        Self { at: Some(at), ..self }
+    }
+
     fn unavailable(reason: String) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", reason)
     }

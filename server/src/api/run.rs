@@ -24,7 +24,25 @@ pub(super) trait Command: Serialize + Send + 'static {
         None
     }
 
+    /// What its fields say together, and what no field says by itself: before anything is done.
+    fn check(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
     fn run(self, api: &Inner) -> impl Future<Output = Result<Self::Answer, Problem>> + Send;
+}
+
+macro_rules! says {
+    (content) => {
+        fn check(&self) -> Result<(), Problem> {
+            message(self.text.as_deref(), self.base64.as_deref()).map(drop)
+        }
+    };
+    (sessions) => {
+        fn check(&self) -> Result<(), Problem> {
+            whose(self.user.as_deref(), self.session.as_ref()).map(drop)
+        }
+    };
 }
 
 macro_rules! changes {
@@ -41,9 +59,10 @@ impl Command for Publish {
     type Answer = Done;
 
     changes!();
+    says!(content);
 
     async fn run(self, api: &Inner) -> Result<Done, Problem> {
-        let message = message(self.text, self.base64)?;
+        let message = message(self.text.as_deref(), self.base64.as_deref())?;
         Ok(api.hub.channel(self.channel.0).publish(message).await?.into())
     }
 }
@@ -54,9 +73,10 @@ impl Command for Broadcast {
     type Answer = Broadcasted;
 
     changes!();
+    says!(content);
 
     async fn run(self, api: &Inner) -> Result<Broadcasted, Problem> {
-        let message = message(self.text, self.base64)?;
+        let message = message(self.text.as_deref(), self.base64.as_deref())?;
         let mut results = Vec::with_capacity(self.channels.len());
         for channel in self.channels {
             let published = api.hub.channel(&*channel.0).publish(message.clone()).await;
@@ -74,9 +94,10 @@ impl Command for Set {
     type Answer = Done;
 
     changes!();
+    says!(content);
 
     async fn run(self, api: &Inner) -> Result<Done, Problem> {
-        let message = message(self.text, self.base64)?;
+        let message = message(self.text.as_deref(), self.base64.as_deref())?;
         Ok(api.hub.channel(self.channel.0).set(&self.key.0, message).await?.into())
     }
 }
@@ -143,9 +164,10 @@ impl Command for Disconnect {
     type Answer = Sessions;
 
     changes!();
+    says!(sessions);
 
     async fn run(self, api: &Inner) -> Result<Sessions, Problem> {
-        let sessions = api.sessions(self.user, self.session)?;
+        let sessions = api.sessions(self.user.as_deref(), self.session.as_ref())?;
         sessions.iter().for_each(|session| session.close(self.code, &self.reason));
         Ok(Sessions { sessions: sessions.len() })
     }
@@ -157,11 +179,12 @@ impl Command for Subscribe {
     type Answer = Subscribed;
 
     changes!();
+    says!(sessions);
 
     async fn run(self, api: &Inner) -> Result<Subscribed, Problem> {
         let channel = api.hub.channel(self.channel.0);
         let mut subscribed = Subscribed { sessions: 0, failed: Vec::new() };
-        for session in api.sessions(self.user, self.session)? {
+        for session in api.sessions(self.user.as_deref(), self.session.as_ref())? {
             match channel.subscribe(&session).await {
                 Ok(()) => subscribed.sessions += 1,
                 Err(SubscribeError::Ended) => {} // just now: it is none of them any more
@@ -181,10 +204,11 @@ impl Command for Unsubscribe {
     type Answer = Sessions;
 
     changes!();
+    says!(sessions);
 
     async fn run(self, api: &Inner) -> Result<Sessions, Problem> {
         let channel = api.hub.channel(self.channel.0);
-        let sessions = api.sessions(self.user, self.session)?;
+        let sessions = api.sessions(self.user.as_deref(), self.session.as_ref())?;
         sessions.iter().for_each(|session| channel.unsubscribe(session, &self.reason));
         Ok(Sessions { sessions: sessions.len() })
     }
@@ -221,12 +245,24 @@ impl Command for Info {
 
 impl Inner {
     /// Those that are open: of a user, or the one with this id.
-    fn sessions(&self, user: Option<String>, session: Option<Id>) -> Result<Vec<Session>, Problem> {
+    fn sessions(&self, user: Option<&str>, session: Option<&Id>) -> Result<Vec<Session>, Problem> {
         let registry = &self.gateway.registry;
-        match (user, session) {
-            (Some(user), None) => Ok(registry.sessions_of(&user)),
-            (None, Some(Id(id))) => Ok(registry.session(id).into_iter().collect()),
-            _ => Err(Problem::invalid("user", "either `user` or `session` is wanted")),
-        }
+        Ok(match whose(user, session)? {
+            Whose::User(user) => registry.sessions_of(user),
+            Whose::Session(Id(id)) => registry.session(*id).into_iter().collect(),
+        })
+    }
+}
+
+enum Whose<'a> {
+    User(&'a str),
+    Session(&'a Id),
+}
+
+fn whose<'a>(user: Option<&'a str>, session: Option<&'a Id>) -> Result<Whose<'a>, Problem> {
+    match (user, session) {
+        (Some(user), None) => Ok(Whose::User(user)),
+        (None, Some(session)) => Ok(Whose::Session(session)),
+        _ => Err(Problem::invalid("user", "either `user` or `session` is wanted")),
     }
 }

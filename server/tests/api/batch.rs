@@ -14,7 +14,7 @@ async fn each_command_has_its_own_result_in_order() {
         let commands = json!({ "commands": [
             { "publish": { "channel": channel, "text": "one" } },
             { "publish": { "channel": channel, "text": "x".repeat(65_537) } },
-            { "publish": { "channel": channel, "base64": "?" } },
+            { "set": { "channel": channel, "key": "k", "text": "v" } },
             { "publish": { "channel": channel, "text": "two" } },
             { "history": { "channel": channel } },
             { "info": {} },
@@ -22,9 +22,9 @@ async fn each_command_has_its_own_result_in_order() {
         let answer = done(place, version, "batch", commands).await;
         let results = answer["results"].as_array().unwrap();
         let statuses: Vec<_> = results.iter().map(|result| result["status"].as_u64().unwrap()).collect();
-        assert_eq!(statuses, [200, 413, 422, 200, 200, 200]);
+        assert_eq!(statuses, [200, 413, 409, 200, 200, 200]);
         assert_eq!(results[1]["problem"]["name"], "TOO_LARGE");
-        assert_eq!(results[2]["problem"]["at"], "base64");
+        assert_eq!(results[2]["problem"]["name"], "WRONG_KIND");
         assert_eq!(results[3]["answer"]["offset"], 2);
         assert_eq!(results[4]["answer"]["publications"][1], json!({ "offset": 2, "text": "two" }));
     }
@@ -36,6 +36,10 @@ async fn one_that_cannot_be_understood_stops_all_before_anything_is_done() {
     for (second, at) in [
         (json!({ "publish": { "channel": "", "text": "x" } }), "commands[1].publish.channel"),
         (json!({ "publish": { "channel": "a", "txt": "x" } }), "commands[1].publish.txt"),
+        (json!({ "publish": { "channel": "a" } }), "commands[1].publish.text"),
+        (json!({ "set": { "channel": "a", "key": "k", "text": "x", "base64": "" } }), "commands[1].set.text"),
+        (json!({ "broadcast": { "channels": ["a"], "base64": "?" } }), "commands[1].broadcast.base64"),
+        (json!({ "unsubscribe": { "channel": "a" } }), "commands[1].unsubscribe.user"),
         (json!({ "forget": {} }), "commands[1]"),
         (json!({}), "commands[1]"),
         (json!({ "info": {}, "publish": {} }), "commands[1]"),
