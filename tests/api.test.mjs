@@ -48,7 +48,7 @@ describe('the API for back ends', () => {
       binaries.python,
       ['-m', 'schemathesis.cli', '--config-file', config, 'run', `${server.tcp}/api/openapi.json`]
         .concat(['--checks', 'all', '--header', `Authorization: Bearer ${KEY}`, '--seed', '4711'])
-        .concat(['--max-time', String(RUN_S), '--max-examples', '200', '--suppress-health-check', 'all'])
+        .concat(['--max-time', String(RUN_S), '--max-examples', '100', '--suppress-health-check', 'all'])
         .concat(['--continue-on-failure', '--request-timeout', '10', '--no-color']),
       { env: { PATH: process.env.PATH, HOME: folder, PYTHONDONTWRITEBYTECODE: '1' }, cwd: folder },
     );

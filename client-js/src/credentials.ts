@@ -92,8 +92,9 @@ export class Credentials {
 
   #wait(): void {
     const left = this.#refreshAt - this.#env.now();
+    // Browsers cut the milliseconds of a timer to whole ones: it may come just before the clock says that it is time, and does not come again.
     this.#timer = this.#env.timer(Math.min(left, MAX_TIMER_MS), () =>
-      left > MAX_TIMER_MS ? this.#wait() : this.look(),
+      left > MAX_TIMER_MS ? this.#wait() : void this.#refresh(),
     );
   }
 

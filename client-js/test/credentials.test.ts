@@ -78,6 +78,21 @@ it('the end may be further away than a timer of a browser can wait', async () =>
   expect(Math.max(...timers)).toBeLessThan(2 ** 31);
 });
 
+it('a timer that comes a moment before its time asks all the same', async () => {
+  const world = new World();
+  const { timer } = world;
+  const early = (ms: number, callback: () => void) => timer(Math.max(0, ms - 0.4), callback);
+  const asked: number[] = [];
+  const token = () => {
+    asked.push(world.now());
+    return 'token';
+  };
+  const credentials = new Credentials(Object.assign(world, { timer: early }), token, () => {});
+  credentials.expire(8_000.7);
+  await world.pass(7_000);
+  expect(asked.length).toBe(1);
+});
+
 it('a hidden tab, whose timers come late, asks when something arrives', async () => {
   const world = new World();
   const env = Object.assign(world, { timer: () => () => {} });
