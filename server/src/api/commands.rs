@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::body::{object, present};
 use super::problem::Problem;
-use crate::http::page::Data;
+use crate::http::page::Value;
 use crate::http::position;
 use crate::hub::ReadError;
 
@@ -286,16 +286,6 @@ pub(super) struct AllValues {
     pub(super) offset: u64,
     /// One for each key, in the order of their offsets.
     pub(super) values: Vec<Value>,
-}
-
-/// The value of a key.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Value {
-    pub(super) key: String,
-    /// Of the change that set it.
-    pub(super) offset: u64,
-    #[serde(flatten)]
-    pub(super) data: Data,
 }
 
 /// Who is subscribed, on all servers.

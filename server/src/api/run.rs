@@ -6,7 +6,7 @@ use super::Inner;
 use super::commands::{
     AllValues, Broadcast, Broadcasted, ChannelList, Channels, Disconnect, Done, History, Id, IdempotencyKey, Info,
     ListedChannel, Member, Members, NotSubscribed, Presence, Publish, Remove, Sent, ServerInfo, Sessions, Set,
-    Subscribe, Subscribed, Unsubscribe, Value, Values, message,
+    Subscribe, Subscribed, Unsubscribe, Values, message,
 };
 use super::problem::Problem;
 use crate::http::page::Page;
@@ -121,12 +121,8 @@ impl Command for Values {
 
     async fn run(self, api: &Inner) -> Result<AllValues, Problem> {
         let state = api.hub.channel(self.channel.0).values().await?;
-        let values = state.values.iter().map(|value| Value {
-            key: value.key.to_string(),
-            offset: value.offset,
-            data: (&value.message).into(),
-        });
-        Ok(AllValues { epoch: state.position.epoch, offset: state.position.offset, values: values.collect() })
+        let values = state.values.iter().map(Into::into).collect();
+        Ok(AllValues { epoch: state.position.epoch, offset: state.position.offset, values })
     }
 }
 

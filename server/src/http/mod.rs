@@ -152,7 +152,7 @@ impl Query {
     }
 }
 
-const BAD_SINCE: &str = "since, or Last-Event-ID, is not a position: <epoch>-<offset>, such as 81985529216486895-42";
+const BAD_SINCE: &str = "since, or Last-Event-ID, is not a position: <epoch>-<offset>, such as 1985529216486895-42";
 const BAD_LIMIT: &str = "limit is not a number from 1 to 1000";
 const BAD_WAIT: &str = "wait is not a whole number of seconds";
 

@@ -1,4 +1,4 @@
-//! Publications as JSON.
+//! Publications and values as JSON.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -8,7 +8,7 @@ use throughline_protocol::channel::Position;
 use utoipa::ToSchema;
 
 use super::position;
-use crate::hub::{Item, Publication};
+use crate::hub::{HeldValue, Item, Publication};
 
 /// What was published after a position.
 #[derive(Serialize, ToSchema)]
@@ -27,6 +27,16 @@ pub(crate) struct Page {
 /// A publication.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Published {
+    pub(crate) offset: u64,
+    #[serde(flatten)]
+    pub(crate) data: Data,
+}
+
+/// The value of a key.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Value {
+    pub(crate) key: String,
+    /// Of the change that set it.
     pub(crate) offset: u64,
     #[serde(flatten)]
     pub(crate) data: Data,
@@ -65,6 +75,12 @@ impl Page {
         self.epoch = position.epoch;
         self.offset = self.offset.max(position.offset);
         self.next = position::format(position);
+    }
+}
+
+impl From<&HeldValue> for Value {
+    fn from(value: &HeldValue) -> Self {
+        Self { key: value.key.to_string(), offset: value.offset, data: (&value.message).into() }
     }
 }
 

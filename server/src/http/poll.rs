@@ -1,28 +1,49 @@
-//! `GET …/{name}/poll`: what comes after a position, as JSON; held while there is nothing.
+//! `GET …/{name}/poll`: what comes after a position, as JSON; held while there is nothing. Of a channel of state: all that it holds.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::header;
+use serde::Serialize;
 use throughline_protocol::channel::Position;
 
-use super::page::Page;
-use super::{Query, Site, unreadable};
-use crate::hub::Item;
+use super::page::{Page, Value};
+use super::{Query, Site, position, unreadable};
+use crate::hub::{Held, HistoryError, Item, ReadError, ValueItem};
 use crate::transport::open::Rejection;
 
+/// What a channel of state holds.
+#[derive(Serialize)]
+struct Values {
+    epoch: u64,
+    /// Of the newest change.
+    offset: u64,
+    /// One for each key, in the order of their offsets.
+    values: Vec<Value>,
+    /// The `since` with which a request is held until something changes.
+    next: String,
+}
+
 pub(super) async fn answer(site: &Site, channel: &str, query: &Query) -> Result<Response, Rejection> {
+    match publications(site, channel, query).await {
+        Err(ReadError::WrongKind) => values(site, channel, query).await,
+        answer => answer,
+    }
+    .map_err(unreadable)
+}
+
+async fn publications(site: &Site, channel: &str, query: &Query) -> Result<Response, ReadError> {
     // Zeros are what `next` says while nothing has been published: from the first on.
     let since = query.since.filter(|since| *since != Position::default());
     let mut page = read(site, channel, since, query.limit).await?;
     if page.publications.is_empty() && page.complete && !query.wait.is_zero() {
         hold(site, channel, query, &mut page).await?;
     }
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(page)).into_response())
+    Ok(fresh(page))
 }
 
 /// What the channel keeps.
-async fn read(site: &Site, channel: &str, since: Option<Position>, limit: usize) -> Result<Page, Rejection> {
-    let history = site.hub.page(channel, since, limit).await.map_err(unreadable)?;
+async fn read(site: &Site, channel: &str, since: Option<Position>, limit: usize) -> Result<Page, ReadError> {
+    let history = site.hub.page(channel, since, limit).await?;
     let mut page = Page::new(history.newest, history.complete);
     let epoch = history.newest.epoch;
     history.publications.into_iter().for_each(|publication| page.take(Item::Publication(epoch, publication)));
@@ -30,23 +51,64 @@ async fn read(site: &Site, channel: &str, since: Option<Position>, limit: usize)
 }
 
 /// Waits for something to be published.
-async fn hold(site: &Site, channel: &str, query: &Query, page: &mut Page) -> Result<(), Rejection> {
+async fn hold(site: &Site, channel: &str, query: &Query, page: &mut Page) -> Result<(), ReadError> {
     let newest = Position { epoch: page.epoch, offset: page.offset };
     let after = Some(newest).filter(|newest| *newest != Position::default());
-    let mut reader = site.hub.reader(channel, after).await.map_err(unreadable)?;
+    let mut reader = site.hub.reader(channel, after).await?;
     if after.is_none() && reader.position().offset > 0 {
         *page = read(site, channel, None, query.limit).await?; // it was published meanwhile
         return Ok(());
     }
-    let mut next = tokio::select! {
-        item = reader.next() => Some(item.map_err(unreadable)?),
-        () = tokio::time::sleep(query.wait.min(site.gateway.limits.poll_hold)) => None,
-        () = site.gateway.leaving() => None,
-        () = site.gateway.ended.cancelled() => None,
-    };
+    let mut next = while_held(site, query, reader.next()).await.transpose()?;
     while let Some(item) = next {
         page.take(item);
         next = if page.publications.len() < query.limit { reader.ready() } else { None };
     }
     Ok(())
+}
+
+async fn values(site: &Site, channel: &str, query: &Query) -> Result<Response, ReadError> {
+    // Before the values are read: so no change is between the two.
+    let mut reader = site.hub.value_reader(channel).await?;
+    let mut state = held_by(site, channel).await?;
+    if query.since == Some(state.position) && !query.wait.is_zero() {
+        let Position { epoch, offset } = state.position;
+        // All that is there comes first.
+        let is_known = |item| match item {
+            ValueItem::Snapshot(position) | ValueItem::Settled(position) => position == state.position,
+            ValueItem::Change(of, change) => of == epoch && change.offset <= offset,
+        };
+        let changed = async {
+            while is_known(reader.next().await?) {}
+            Ok::<_, ReadError>(())
+        };
+        if while_held(site, query, changed).await.transpose()?.is_some() {
+            state = held_by(site, channel).await?;
+        }
+    }
+    let Position { epoch, offset } = state.position;
+    let values = state.values.iter().map(Into::into).collect();
+    Ok(fresh(Values { epoch, offset, values, next: position::format(state.position) }))
+}
+
+async fn held_by(site: &Site, channel: &str) -> Result<Held, ReadError> {
+    site.hub.channel(channel).values().await.map_err(|error| match error {
+        HistoryError::BadChannel => ReadError::BadChannel,
+        HistoryError::Unavailable(_) => ReadError::Unavailable,
+        _ => ReadError::WrongKind,
+    })
+}
+
+/// Waits for something, as long as the client wants to and may; `None`: in vain.
+async fn while_held<T>(site: &Site, query: &Query, something: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        something = something => Some(something),
+        () = tokio::time::sleep(query.wait.min(site.gateway.limits.poll_hold)) => None,
+        () = site.gateway.leaving() => None,
+        () = site.gateway.ended.cancelled() => None,
+    }
+}
+
+fn fresh(answer: impl Serialize) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }

@@ -36,8 +36,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ChannelsConfig, Kind, Namespace};
-pub(crate) use crate::engine::Publication;
 use crate::engine::{Change, Engine, EngineError, Retention, Sink};
+pub(crate) use crate::engine::{Publication, State as Held, Value as HeldValue};
 use crate::session::channels::ChannelHandler;
 use crate::session::{Identity, Session};
 pub use channel::{Channel, ChannelInfo, HistoryQuery, Member};

@@ -110,3 +110,28 @@ async fn polls_one_after_the_other_miss_nothing() {
         assert_eq!(texts, (0..200).map(|number| number.to_string()).collect::<Vec<_>>(), "{version:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_of_state_answers_with_all_that_it_holds_when_it_has_changed() {
+    let Running { server, place, .. } = &start(config(), |builder| builder).await;
+    for version in VERSIONS {
+        let name = format!("state:{version:?}");
+        let channel = server.hub().channel(&*name);
+        let epoch = channel.set("a", "1").await.unwrap().epoch;
+        channel.set("b", vec![0, 255]).await.unwrap();
+        let (a, b) =
+            (json!({"key": "a", "offset": 1, "text": "1"}), json!({"key": "b", "offset": 2, "base64": "AP8="}));
+        let next = format!("{epoch}-2");
+        let page = poll(place, version, &format!("{name}/poll?wait=10")).await;
+        assert_eq!(page, json!({"epoch": epoch, "offset": 2, "values": [a, b], "next": next}));
+        // Held or not yet: either way it gets what has changed.
+        let path = format!("{name}/poll?wait=10&since={next}");
+        let (page, _) = tokio::join!(poll(place, version, &path), channel.remove("b"));
+        assert_eq!(page, json!({"epoch": epoch, "offset": 3, "values": [a], "next": format!("{epoch}-3")}));
+        let old = poll(place, version, &path).await;
+        assert_eq!(old, page, "at once: it has changed since");
+        let began = Instant::now();
+        let same = poll(place, version, &format!("{name}/poll?wait=1&since={epoch}-3")).await;
+        assert!(same == page && began.elapsed() >= Duration::from_secs(1), "held in vain");
+    }
+}
