@@ -56,7 +56,7 @@ impl Machine {
         if !self.has_room() {
             return Err(TrySendError::Full);
         }
-        self.push_channel(message);
+        self.push_message([Some(message), None]);
         Ok(())
     }
 
@@ -77,7 +77,7 @@ impl Machine {
         }
         self.check_length(&answer)?;
         let is_beyond = !self.has_room();
-        self.push_channel(answer);
+        self.push_message([Some(answer), None]);
         if is_beyond {
             self.answers.beyond.push_back(self.sender.end());
         }
@@ -94,10 +94,5 @@ impl Machine {
         // Before the body there are its kind and its length.
         let len = message.len().saturating_sub(1 + varint::len(message.len() as u64));
         if len > max { Err(TrySendError::TooLarge { len, max }) } else { Ok(()) }
-    }
-
-    fn push_channel(&mut self, message: Bytes) {
-        self.sender.push(message, true);
-        self.stats.messages_out += 1;
     }
 }

@@ -82,7 +82,7 @@ impl Machine {
         if !self.has_room() {
             return Err(TrySendError::Full);
         }
-        self.push_request(message);
+        self.push_message(message.encode());
         Ok(())
     }
 
@@ -102,7 +102,7 @@ impl Machine {
         }
         checked?;
         let is_beyond = !self.has_room();
-        self.push_request(message);
+        self.push_message(message.encode());
         if is_beyond {
             self.requests.beyond.push_back(self.sender.end());
         }
@@ -115,18 +115,6 @@ impl Machine {
     }
 
     fn check_request(&self, message: &RequestMessage) -> Result<(), TrySendError> {
-        let (len, max) = (message.data().map_or(0, Message::len), self.config.max_message_bytes);
-        if len > max { Err(TrySendError::TooLarge { len, max }) } else { Ok(()) }
-    }
-
-    fn push_request(&mut self, message: &RequestMessage) {
-        let [head, body] = message.encode();
-        let is_inline = body.is_none();
-        for (chunk, is_last) in [(head, is_inline), (body, true)] {
-            if let Some(chunk) = chunk {
-                self.sender.push(chunk, is_last);
-            }
-        }
-        self.stats.messages_out += 1;
+        self.check_data(message.data().map_or(0, Message::len))
     }
 }

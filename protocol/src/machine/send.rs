@@ -17,14 +17,22 @@ impl Machine {
         if let Some(close) = self.refusal() {
             return Err(TrySendError::Closed(close));
         }
-        let (len, max) = (message.len(), self.config.max_message_bytes);
-        if len > max {
-            return Err(TrySendError::TooLarge { len, max });
-        }
+        self.check_data(message.len())?;
         if !self.has_room() {
             return Err(TrySendError::Full);
         }
-        let [head, body] = message.encode();
+        self.push_message(message.encode());
+        Ok(())
+    }
+
+    /// Whether this side may send so many bytes of the application's in one message, of whatever kind.
+    pub(super) fn check_data(&self, len: usize) -> Result<(), TrySendError> {
+        let max = self.config.max_message_bytes;
+        if len > max { Err(TrySendError::TooLarge { len, max }) } else { Ok(()) }
+    }
+
+    /// Puts one whole message, of whatever kind, behind those before it.
+    pub(super) fn push_message(&mut self, [head, body]: [Option<Bytes>; 2]) {
         let is_inline = body.is_none();
         for (chunk, is_last) in [(head, is_inline), (body, true)] {
             if let Some(chunk) = chunk {
@@ -32,7 +40,6 @@ impl Machine {
             }
         }
         self.stats.messages_out += 1;
-        Ok(())
     }
 
     /// Takes a datagram to send: of those with the same key, the newest is sent.
