@@ -12,7 +12,6 @@ use utoipa::ToSchema;
 
 use super::body::{object, present};
 use super::problem::Problem;
-use crate::http::page::Value;
 use crate::http::position;
 use crate::hub::ReadError;
 
@@ -276,16 +275,6 @@ pub(super) struct Sent {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(super) problem: Option<Problem>,
-}
-
-/// The values of a channel of state.
-#[derive(Serialize, ToSchema)]
-pub(super) struct AllValues {
-    pub(super) epoch: u64,
-    /// Of the newest change.
-    pub(super) offset: u64,
-    /// One for each key, in the order of their offsets.
-    pub(super) values: Vec<Value>,
 }
 
 /// Who is subscribed, on all servers.

@@ -15,7 +15,7 @@ use super::body::Body;
 use super::commands::*;
 use super::problem::Problem;
 use super::{Api, Caller, document};
-use crate::http::page::Page;
+use crate::http::page::{AllValues, Page};
 
 /// The routes, below the base of the configuration.
 pub(crate) fn router(api: Api, base: &str) -> Router {

@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::Inner;
 use super::commands::{
-    AllValues, Broadcast, Broadcasted, ChannelList, Channels, Disconnect, Done, History, Id, IdempotencyKey, Info,
-    ListedChannel, Member, Members, NotSubscribed, Presence, Publish, Remove, Sent, ServerInfo, Sessions, Set,
-    Subscribe, Subscribed, Unsubscribe, Values, message,
+    Broadcast, Broadcasted, ChannelList, Channels, Disconnect, Done, History, Id, IdempotencyKey, Info, ListedChannel,
+    Member, Members, NotSubscribed, Presence, Publish, Remove, Sent, ServerInfo, Sessions, Set, Subscribe, Subscribed,
+    Unsubscribe, Values, message,
 };
 use super::problem::Problem;
-use crate::http::page::Page;
+use crate::http::page::{AllValues, Page};
 use crate::hub::{Item, SubscribeError};
 use crate::session::Session;
 
@@ -120,9 +120,7 @@ impl Command for Values {
     type Answer = AllValues;
 
     async fn run(self, api: &Inner) -> Result<AllValues, Problem> {
-        let state = api.hub.channel(self.channel.0).values().await?;
-        let values = state.values.iter().map(Into::into).collect();
-        Ok(AllValues { epoch: state.position.epoch, offset: state.position.offset, values })
+        Ok(api.hub.channel(self.channel.0).values().await?.into())
     }
 }
 

@@ -8,7 +8,7 @@ use throughline_protocol::channel::Position;
 use utoipa::ToSchema;
 
 use super::position;
-use crate::hub::{HeldValue, Item, Publication};
+use crate::hub::{Held, HeldValue, Item, Publication};
 
 /// What was published after a position.
 #[derive(Serialize, ToSchema)]
@@ -30,6 +30,16 @@ pub(crate) struct Published {
     pub(crate) offset: u64,
     #[serde(flatten)]
     pub(crate) data: Data,
+}
+
+/// The values of a channel of state.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AllValues {
+    pub(crate) epoch: u64,
+    /// Of the newest change.
+    pub(crate) offset: u64,
+    /// One for each key, in the order of their offsets.
+    pub(crate) values: Vec<Value>,
 }
 
 /// The value of a key.
@@ -75,6 +85,13 @@ impl Page {
         self.epoch = position.epoch;
         self.offset = self.offset.max(position.offset);
         self.next = position::format(position);
+    }
+}
+
+impl From<Held> for AllValues {
+    fn from(held: Held) -> Self {
+        let Position { epoch, offset } = held.position;
+        Self { epoch, offset, values: held.values.iter().map(Into::into).collect() }
     }
 }
 

@@ -6,7 +6,7 @@ use http::header;
 use serde::Serialize;
 use throughline_protocol::channel::Position;
 
-use super::page::{Page, Value};
+use super::page::{AllValues, Page};
 use super::{Query, Site, position, unreadable};
 use crate::hub::{Held, HistoryError, Item, ReadError, ValueItem};
 use crate::transport::open::Rejection;
@@ -14,11 +14,8 @@ use crate::transport::open::Rejection;
 /// What a channel of state holds.
 #[derive(Serialize)]
 struct Values {
-    epoch: u64,
-    /// Of the newest change.
-    offset: u64,
-    /// One for each key, in the order of their offsets.
-    values: Vec<Value>,
+    #[serde(flatten)]
+    all: AllValues,
     /// The `since` with which a request is held until something changes.
     next: String,
 }
@@ -86,9 +83,8 @@ async fn values(site: &Site, channel: &str, query: &Query) -> Result<Response, R
             state = held_by(site, channel).await?;
         }
     }
-    let Position { epoch, offset } = state.position;
-    let values = state.values.iter().map(Into::into).collect();
-    Ok(fresh(Values { epoch, offset, values, next: position::format(state.position) }))
+    let next = position::format(state.position);
+    Ok(fresh(Values { all: state.into(), next }))
 }
 
 async fn held_by(site: &Site, channel: &str) -> Result<Held, ReadError> {
