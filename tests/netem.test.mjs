@@ -6,7 +6,6 @@ import { once } from 'node:events';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { start } from './support/child.mjs';
-import { figure } from './support/figure.mjs';
 import { assertIsolated } from './support/network.mjs';
 import { startPath } from './support/path.mjs';
 
@@ -19,18 +18,22 @@ const ECHO = `
 assertIsolated();
 
 describe('netem', () => {
-  figure('a delay of 25 ms each way: round trips of 50 ms', (t) =>
+  // The least of several: how much longer others take says how busy the machine is, and not what the path does.
+  test('a delay of 25 ms each way: round trips of 50 ms', (t) =>
     withEcho(['delay 25ms'], async ({ path, ask }) => {
-      const trips = [];
-      for (let i = 0; i < 20; i++) {
-        trips.push((await ask(`${i}`)).ms);
-      }
-      trips.sort((a, b) => a - b);
-      t.diagnostic(`median ${trips[10].toFixed(2)} ms, longest ${trips[19].toFixed(2)} ms`);
-      assert.ok(trips[0] >= 50 && trips[10] < 53, `median ${trips[10]} ms`);
+      const shortest = async () => {
+        const trips = [];
+        for (let i = 0; i < 20; i++) {
+          trips.push((await ask(`${i}`)).ms);
+        }
+        t.diagnostic(`${trips.map((ms) => ms.toFixed(1)).join(' ')} ms`);
+        return Math.min(...trips);
+      };
+      const both = await shortest();
+      assert.ok(both >= 50 && both < 60, `${both} ms`);
       await path.say('delay up 5ms');
-      const { ms } = await ask('shorter');
-      assert.ok(ms >= 30 && ms < 45, `${ms} ms`);
+      const one = await shortest();
+      assert.ok(one >= 30 && one < 40, `${one} ms`);
     }));
 
   test('the same seed loses the same packets', async () => {
