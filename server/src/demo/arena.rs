@@ -47,6 +47,9 @@ struct Shared {
     task: JoinHandle<()>,
 }
 
+/// Most seats of one arena. Each has a ship, whether it flies or not.
+const SEATS_MAX: u16 = 10_000;
+
 /// As often as the dashboard reads it.
 const CENSUS_EVERY_TICKS: u32 = TICK_RATE / 2;
 
@@ -54,16 +57,30 @@ const CENSUS_EVERY_TICKS: u32 = TICK_RATE / 2;
 type Arrivals = Mutex<Vec<Arc<Seat<Session>>>>;
 
 impl Arena {
-    /// Starts the game with its usual 300 bots.
+    /// Starts the game with its usual 300 bots, and seats for 256 people.
     ///
     /// # Panics
     /// Outside a tokio runtime, which the task needs.
     #[must_use]
     pub fn start() -> Self {
+        Self::begin(Setup::default())
+    }
+
+    /// The same with seats for `people`, of whom there may be up to 10,000: more than one arena has room for, and enough to find out how many a
+    /// server bears.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, as [`Arena::start`].
+    #[must_use]
+    pub fn with_seats(people: u16) -> Self {
+        Self::begin(Setup { players_max: people.min(SEATS_MAX), ..Setup::default() })
+    }
+
+    fn begin(setup: Setup) -> Self {
         let arrivals = Arc::<Arrivals>::default();
         let (alive, ended) = watch::channel(());
         let counters = Arc::<Counters>::default();
-        let stage = Stage::new(Setup::default());
+        let stage = Stage::new(setup);
         let task = tokio::spawn(run(stage, arrivals.clone(), counters.clone(), alive));
         Self(Arc::new(Shared { arrivals, counters, ended, task }))
     }
