@@ -7,6 +7,9 @@ import { parseArgs } from 'node:util';
 const STATE = { hz: 30, bytes: 150 };
 const TOKENS = { hz: 50, bytes: 20 };
 
+/** Seats in the game: as many as our own subject has. */
+export const seats = 4_000;
+
 /** The arguments of the contract. What does not apply to JavaScript is ignored. */
 export function readArguments() {
   const options = Object.fromEntries(['tcp', 'quic', 'cert', 'key', 'app'].map((name) => [name, { type: 'string' }]));
