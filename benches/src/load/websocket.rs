@@ -1,0 +1,1 @@
+//! Plain WebSocket (RFC 6455).

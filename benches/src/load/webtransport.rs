@@ -1,0 +1,1 @@
+//! WebTransport, plain and as the carrier of Throughline sessions.

@@ -1,0 +1,84 @@
+//! Measures Throughline beside its peers, and beside what this machine can do at all, in one run.
+//!
+//! - [`subject`]: a server under test is a process of its own, on a core of its own. [`catalogue`] lists them.
+//! - [`load`]: the clients, on another core. [`measure`] reads from outside what a server costs.
+//! - [`workload`]: what is asked of the servers, one file for each. [`runner`] asks it of all of them in turn.
+//! - [`limits`]: servers that do nothing but the least that a workload needs.
+//! - [`results`]: what comes out, as JSON, and [`report`]: as a table and pictures.
+
+#![allow(dead_code, reason = "the parts are being filled in")]
+
+mod catalogue;
+mod certificate;
+mod limits;
+mod load;
+mod machine;
+mod measure;
+mod report;
+mod results;
+mod runner;
+mod settings;
+mod subject;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the workloads and writes results.json.
+    Run(Run),
+    /// Writes the table and the pictures out of a folder with results.json.
+    Report {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Is one of the servers that show the limits of the machine; the runner starts it.
+    #[command(hide = true)]
+    Limit(limits::Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Only workloads, goals or subjects whose name contains this; several times: any of them for each kind.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// Everything smaller: shows that it works, and not how fast it is.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Where results.json goes.
+    #[arg(long, default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+    /// How often each measurement is made.
+    #[arg(long)]
+    pub(crate) repeats: Option<u32>,
+    /// Where the peers are installed.
+    #[arg(long, default_value = "benches/subjects")]
+    pub(crate) subjects: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run(run) => runner::run(&run),
+        Command::Report { folder } => report::write(&folder),
+        Command::Limit(arguments) => limits::serve(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

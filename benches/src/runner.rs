@@ -1,0 +1,139 @@
+//! One run: every workload, every subject that takes it, and the repeats of each, interleaved.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::catalogue::{self, Contender};
+use crate::certificate::Certificate;
+use crate::results::{Counts, Measured, Results, Row, Spread};
+use crate::settings::{LOAD_CORE, Settings};
+use crate::workload::{self, Workload};
+use crate::{Failure, Run, machine};
+
+/// Three show whether a figure can be trusted; the spread is in the results.
+const REPEATS: u32 = 3;
+
+/// Runs what was asked for, and writes `results.json`, also after each workload, so that a run that is cut short has shown something.
+pub(crate) fn run(run: &Run) -> Result<(), Failure> {
+    machine::raise_open_files()?;
+    machine::pin(LOAD_CORE)?;
+    let settings = Settings {
+        quick: run.quick,
+        repeats: run.repeats.unwrap_or(if run.quick { 1 } else { REPEATS }).max(1),
+        subjects: run.subjects.clone(),
+        certificate: Certificate::make()?,
+        versions: RefCell::default(),
+    };
+    fs::create_dir_all(&run.out)?;
+    let file = run.out.join("results.json");
+    let mut results = Results {
+        when: OffsetDateTime::now_utc().format(&Rfc3339)?,
+        commit: machine::commit(),
+        quick: run.quick,
+        machine: machine::describe(),
+        versions: BTreeMap::new(),
+        rows: Vec::new(),
+    };
+    let started = Instant::now();
+    for workload in workload::all(&settings) {
+        let contenders = chosen(&run.only, workload.as_ref());
+        if contenders.is_empty() {
+            continue;
+        }
+        eprintln!(
+            "[{:>4} s] {} {}: {}",
+            started.elapsed().as_secs(),
+            workload.goal(),
+            workload.name(),
+            workload.variant()
+        );
+        results.rows.extend(compare(workload.as_ref(), &contenders, &settings));
+        results.versions.clone_from(&settings.versions.borrow());
+        fs::write(&file, serde_json::to_string_pretty(&results)?)?;
+    }
+    if results.rows.is_empty() {
+        return Err("nothing was chosen".into());
+    }
+    eprintln!("[{:>4} s] done: {}", started.elapsed().as_secs(), file.display());
+    Ok(())
+}
+
+/// The subjects that take this workload, of those that were asked for. A name may choose a workload, a goal or a subject.
+fn chosen(only: &[String], workload: &dyn Workload) -> Vec<Contender> {
+    let takers = catalogue::contenders().into_iter().filter(|contender| workload.takes(contender));
+    if only.is_empty() || only.iter().any(|name| name == workload.name() || name == workload.goal()) {
+        return takers.collect();
+    }
+    takers.filter(|contender| only.iter().any(|name| contender.name().contains(name.as_str()))).collect()
+}
+
+/// Measures one subject after the other, and all of them again, so that what changes in the machine meanwhile meets all alike.
+fn compare(workload: &dyn Workload, contenders: &[Contender], settings: &Settings) -> Vec<Row> {
+    let mut found: Vec<Vec<Measured>> = contenders.iter().map(|_| Vec::new()).collect();
+    let mut skipped: Vec<Option<String>> =
+        contenders.iter().map(|contender| contender.entry.missing(settings)).collect();
+    for _ in 0..settings.repeats {
+        for ((contender, found), skipped) in contenders.iter().zip(&mut found).zip(&mut skipped) {
+            if skipped.is_some() {
+                continue;
+            }
+            match workload.run(contender, settings) {
+                Ok(measured) => {
+                    eprintln!("    {:<28} {}", contender.name(), line(&measured));
+                    found.push(measured);
+                }
+                Err(error) => {
+                    eprintln!("    {:<28} failed: {error}", contender.name());
+                    *skipped = Some(format!("failed: {error}"));
+                }
+            }
+        }
+    }
+    contenders
+        .iter()
+        .zip(found)
+        .zip(skipped)
+        .map(|((contender, found), skipped)| row(workload, contender, &found, skipped))
+        .collect()
+}
+
+fn row(workload: &dyn Workload, contender: &Contender, found: &[Measured], skipped: Option<String>) -> Row {
+    let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut counts = Counts::default();
+    for measured in found {
+        counts += measured.counts;
+        for (name, value) in &measured.measures {
+            values.entry(name).or_default().push(*value);
+        }
+    }
+    Row {
+        workload: workload.name().to_owned(),
+        goal: workload.goal().to_owned(),
+        variant: workload.variant(),
+        subject: contender.name(),
+        kind: contender.entry.kind,
+        repeats: u32::try_from(found.len()).unwrap_or(u32::MAX),
+        measures: values.iter().filter_map(|(name, values)| Some(((*name).to_owned(), Spread::of(values)?))).collect(),
+        counts,
+        settings: contender.entry.settings.to_owned(),
+        skipped,
+    }
+}
+
+fn line(measured: &Measured) -> String {
+    let mut words: Vec<String> =
+        measured.measures.iter().map(|(name, value)| format!("{name} {}", round(*value))).collect();
+    if measured.counts.lost > 0 {
+        words.push(format!("LOST {} of {}", measured.counts.lost, measured.counts.expected));
+    }
+    words.join(", ")
+}
+
+fn round(value: f64) -> String {
+    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.3}") }
+}

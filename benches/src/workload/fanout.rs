@@ -1,0 +1,8 @@
+//! G1: one publisher, many subscribers.
+
+use super::Workload;
+use crate::settings::Settings;
+
+pub(super) fn workloads(_settings: &Settings) -> Vec<Box<dyn Workload>> {
+    Vec::new()
+}
