@@ -4,6 +4,7 @@ pub(crate) mod engineio;
 pub(crate) mod open_loop;
 pub(crate) mod payload;
 pub(crate) mod poll;
+pub(crate) mod quic;
 pub(crate) mod sockjs;
 pub(crate) mod sse;
 pub(crate) mod throughline;
