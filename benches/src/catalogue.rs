@@ -134,4 +134,55 @@ pub(crate) fn contenders() -> Vec<Contender> {
 }
 
 /// Ours, the limits of the machine, and the peers.
-const ENTRIES: &[Entry] = &[];
+const ENTRIES: &[Entry] = &[
+    Entry {
+        name: "raw write loop",
+        kind: Kind::Limit,
+        protocols: &[Protocol::WebSocket],
+        apps: &[App::Fanout],
+        tls: false,
+        command: &["{bench}", "limit", "writes"],
+        needs: "",
+        settings: "a loop of blocking write(2) of the same WebSocket frame to each socket; nothing is encoded twice, and nothing waits",
+    },
+    Entry {
+        name: "raw sendmmsg",
+        kind: Kind::Limit,
+        protocols: &[Protocol::Udp],
+        apps: &[App::State],
+        tls: false,
+        command: &["{bench}", "limit", "sendmmsg"],
+        needs: "",
+        settings: "sendmmsg(2) of the same 150 bytes to each address, 256 in a call; no encryption, no acknowledgement",
+    },
+    Entry {
+        name: "tokio TCP echo",
+        kind: Kind::Limit,
+        protocols: &[Protocol::Tcp],
+        apps: &[App::Echo],
+        tls: false,
+        command: &["{bench}", "limit", "tcp-echo"],
+        needs: "",
+        settings: "tokio on one thread, a task and a buffer of 64 KiB for each connection, TCP_NODELAY",
+    },
+    Entry {
+        name: "bare quinn",
+        kind: Kind::Limit,
+        protocols: &[Protocol::Quic],
+        apps: &[App::Echo, App::Idle],
+        tls: false,
+        command: &["{bench}", "limit", "quic"],
+        needs: "",
+        settings: "quinn on one thread, its own transport settings, AES-128 first, no session tickets, socket buffers of 4 MiB; a task for each stream",
+    },
+    Entry {
+        name: "bare rustls",
+        kind: Kind::Limit,
+        protocols: &[Protocol::Tls],
+        apps: &[App::Idle],
+        tls: true,
+        command: &["{bench}", "limit", "tls"],
+        needs: "",
+        settings: "tokio-rustls on one thread, TLS 1.3, AES-128 first, no session tickets",
+    },
+];

@@ -1,13 +1,14 @@
-//! A lean WebTransport client over quinn: the handshake of HTTP/3, then datagrams and streams with nothing in between.
+//! WebTransport, plain ([`Session`]) and as the carrier of Throughline sessions ([`Link`]): quinn, and of HTTP/3 the handshake only.
 //!
 //! One task less per connection than a whole HTTP/3 client has, so that the load generator can hold a thousand sessions on one core. It answers
 //! nothing that servers ask of HTTP/3: what stands on their control streams is not read.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
-use throughline_protocol::varint;
+use throughline_protocol::{Decoder, Frame, Welcome, varint};
 use web_transport_proto::{ConnectRequest, ConnectResponse, Settings};
 
 use super::quic;
@@ -15,6 +16,9 @@ use crate::Failure;
 
 /// What a bidirectional stream of a session begins with (draft-ietf-webtrans-http3, section 4.3).
 const STREAM_SIGNAL: u64 = 0x41;
+
+/// Read at once, in bytes.
+const CHUNK: usize = 64 * 1_024;
 
 /// H3_NO_ERROR.
 const NO_ERROR: VarInt = VarInt::from_u32(0x0100);
@@ -93,6 +97,59 @@ impl Session {
     pub(crate) fn connection(&self) -> &Connection {
         &self.connection
     }
+}
+
+/// What carries a Throughline session (SPEC section 7.1): a session of WebTransport, and the stream that the server opens in it.
+pub(crate) struct Link {
+    pub(crate) session: Session,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
+}
+
+impl Link {
+    /// CONNECTs below `base`, such as `/state`, for a new session. What comes first on the stream is WELCOME.
+    pub(crate) async fn open(endpoint: &Endpoint, to: SocketAddr, base: &str) -> Result<Self, Failure> {
+        let session = Session::open(endpoint, to, &format!("{base}/webtransport?v=1")).await?;
+        let (send, recv) = session.accept_bi().await?;
+        Ok(Self { session, send, recv })
+    }
+
+    /// Waits for WELCOME, and chooses this link for its session.
+    pub(crate) async fn begin(&mut self, decoder: &mut Decoder) -> Result<Welcome, Failure> {
+        let Frame::Welcome(welcome) = next_frame(&mut self.recv, decoder).await? else {
+            return Err("something else came before WELCOME".into());
+        };
+        self.send.write_all(&encoded(&Frame::Ping { id: 1 })).await?;
+        Ok(welcome)
+    }
+}
+
+/// Answers PINGs, and nothing else, until the link ends: what a session needs to go on whose application says nothing.
+pub(crate) async fn keep(
+    mut send: SendStream,
+    mut recv: RecvStream,
+    mut decoder: Decoder,
+) -> Result<Infallible, Failure> {
+    loop {
+        if let Frame::Ping { id } = next_frame(&mut recv, &mut decoder).await? {
+            send.write_all(&encoded(&Frame::Pong { id, time_us: 0 })).await?;
+        }
+    }
+}
+
+async fn next_frame(recv: &mut RecvStream, decoder: &mut Decoder) -> Result<Frame, Failure> {
+    loop {
+        if let Some(frame) = decoder.next_frame()? {
+            return Ok(frame);
+        }
+        decoder.push(recv.read_chunk(CHUNK, true).await?.ok_or("the server ended the link stream")?.bytes);
+    }
+}
+
+fn encoded(frame: &Frame) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    frame.encode(&mut bytes);
+    bytes
 }
 
 impl Drop for Session {
