@@ -1,5 +1,6 @@
 //! The load generator: one file for each protocol, as cheap as it can be, because it has one core, and must not be what is measured.
 
+pub(crate) mod driven;
 pub(crate) mod engineio;
 pub(crate) mod open_loop;
 pub(crate) mod payload;

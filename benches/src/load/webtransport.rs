@@ -18,7 +18,7 @@ use crate::Failure;
 const STREAM_SIGNAL: u64 = 0x41;
 
 /// Read at once, in bytes.
-const CHUNK: usize = 64 * 1_024;
+pub(crate) const CHUNK: usize = 64 * 1_024;
 
 /// H3_NO_ERROR.
 const NO_ERROR: VarInt = VarInt::from_u32(0x0100);
