@@ -43,6 +43,12 @@ enum Command {
     Report {
         /// The folder.
         folder: PathBuf,
+        /// A README that tells the ratios, too, between its markers.
+        #[arg(long)]
+        readme: Option<PathBuf>,
+        /// Writes nothing, and fails when something is not as it would be written.
+        #[arg(long)]
+        check: bool,
     },
     /// Is one of the servers that show the limits of the machine; the runner starts it.
     #[command(hide = true)]
@@ -71,7 +77,8 @@ pub(crate) struct Run {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(run) => runner::run(&run),
-        Command::Report { folder } => report::write(&folder),
+        Command::Report { folder, readme, check: true } => report::check(&folder, readme.as_deref()),
+        Command::Report { folder, readme, check: false } => report::write(&folder, readme.as_deref()),
         Command::Limit(arguments) => limits::serve(&arguments),
     };
     match done {

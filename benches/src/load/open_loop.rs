@@ -45,6 +45,18 @@ impl Schedule {
     }
 }
 
+/// Waits until then, to the microsecond, with the whole core: a timer of tokio is late by up to a millisecond, which would be most of an echo's latency.
+/// What else there is to do on this thread goes on meanwhile.
+pub(crate) async fn precisely(due: Instant) {
+    const TIMER: Duration = Duration::from_millis(3);
+    if let Some(early) = due.checked_sub(TIMER) {
+        tokio::time::sleep_until(early.into()).await;
+    }
+    while Instant::now() < due {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Latencies in microseconds, to three digits, up to a minute; longer ones count as a minute.
 pub(crate) fn histogram() -> Histogram<u64> {
     let mut histogram = Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are in order");

@@ -38,12 +38,12 @@ pub(super) async fn measure(subject: &Subject, protocol: Protocol, window: Durat
                 cpu = subject.cpu_time()?;
             }
             let mut bytes = [0; BYTES];
-            schedule
-                .run(async |number, due| {
-                    payload::write(&mut bytes, due, number);
-                    line.send(&bytes);
-                })
-                .await;
+            for number in 0..schedule.count() {
+                let due = schedule.due(number);
+                open_loop::precisely(due).await;
+                payload::write(&mut bytes, due, number);
+                line.send(&bytes);
+            }
         }
         let cpu = subject.cpu_time()? - cpu;
         tokio::time::sleep(STRAGGLERS).await;

@@ -96,7 +96,7 @@ impl Line {
             tokio::select! {
                 biased;
                 arrived = self.arrive(tally) => arrived?,
-                () = tokio::time::sleep_until(when.into()) => return Ok(()),
+                () = open_loop::precisely(when) => return Ok(()),
             }
             if let Self::Session(driven) = self {
                 driven.flush().await?;

@@ -1,0 +1,287 @@
+//! The goals: what is measured for each, and what it takes to meet it.
+
+use crate::results::{Kind, Results, Row};
+
+/// One goal of the project, and the workload that shows where it stands.
+pub(super) struct Goal {
+    pub(super) id: &'static str,
+    pub(super) title: &'static str,
+    /// What is done, in words.
+    pub(super) workload: &'static str,
+    /// What its pictures show and its tables are sorted by: the first of these that a variant has.
+    pub(super) measures: &'static [Measure],
+    pub(super) claims: &'static [Claim],
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Measure {
+    pub(super) name: &'static str,
+    pub(super) better: Better,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Better {
+    More,
+    Less,
+}
+
+/// What should hold of the rows of a run. Names match when all their words are there, whatever stands between.
+pub(super) struct Claim {
+    pub(super) variant: &'static str,
+    pub(super) ours: &'static str,
+    pub(super) measure: &'static str,
+    /// What ours is divided by; none: the measure itself is meant.
+    pub(super) against: Option<Against>,
+    pub(super) bound: Bound,
+    /// Whether the README tells it.
+    pub(super) is_headline: bool,
+}
+
+/// The other side of a ratio: a row of the same workload.
+#[derive(Clone, Copy)]
+pub(super) struct Against {
+    pub(super) subject: &'static str,
+    /// Where it is not that of the claim.
+    pub(super) variant: Option<&'static str>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
+        }
+    }
+}
+
+/// Where a claim stands.
+pub(super) enum Verdict {
+    /// The value, from which it is judged; and the least and the most that the repeats would allow.
+    Measured { value: f64, low: f64, high: f64, met: bool },
+    /// Why there is no value.
+    Missing(String),
+}
+
+impl Claim {
+    pub(super) fn verdict(&self, goal: &Goal, results: &Results) -> Verdict {
+        let find = |subject: &str, variant: &str, kind: Option<Kind>| {
+            let rows = goal.rows(results);
+            let mut found = rows.into_iter().filter(|row| {
+                has_words(&row.subject, subject)
+                    && has_words(&row.variant, variant)
+                    && kind.is_none_or(|kind| row.kind == kind)
+            });
+            let row = found.next().ok_or_else(|| format!("there is no row of {subject}"))?;
+            match (row.measures.get(self.measure), &row.skipped) {
+                (Some(spread), _) => Ok(*spread),
+                (None, Some(reason)) => Err(format!("{}: {reason}", row.subject)),
+                (None, None) => Err(format!("{} was measured without {}", row.subject, self.measure)),
+            }
+        };
+        let compared = find(self.ours, self.variant, Some(Kind::Ours)).and_then(|ours| {
+            let Some(Against { subject, variant }) = self.against else {
+                return Ok((ours.median, ours.low, ours.high));
+            };
+            let other = find(subject, variant.unwrap_or(self.variant), None)?;
+            Ok((ours.median / other.median, ours.low / other.high, ours.high / other.low))
+        });
+        match compared {
+            Ok((value, low, high)) => Verdict::Measured { value, low, high, met: self.bound.holds(value) },
+            Err(reason) => Verdict::Missing(reason),
+        }
+    }
+}
+
+impl Goal {
+    /// Its rows of a run, in their order.
+    pub(super) fn rows<'a>(&self, results: &'a Results) -> Vec<&'a Row> {
+        results.rows.iter().filter(|row| row.goal == self.id).collect()
+    }
+
+    /// Its variants, in the order of the run.
+    pub(super) fn variants<'a>(&self, results: &'a Results) -> Vec<&'a str> {
+        let mut variants = Vec::new();
+        for row in self.rows(results) {
+            if !variants.contains(&row.variant.as_str()) {
+                variants.push(row.variant.as_str());
+            }
+        }
+        variants
+    }
+
+    /// What these rows are sorted by.
+    pub(super) fn measure(&self, rows: &[&Row]) -> Option<Measure> {
+        self.measures.iter().copied().find(|measure| rows.iter().any(|row| row.measures.contains_key(measure.name)))
+    }
+}
+
+/// Whether all words of `words` are in `name`, case aside.
+fn has_words(name: &str, words: &str) -> bool {
+    let name = name.to_lowercase();
+    words.split_whitespace().all(|word| name.contains(&word.to_lowercase()))
+}
+
+const fn more(name: &'static str) -> Measure {
+    Measure { name, better: Better::More }
+}
+
+const fn less(name: &'static str) -> Measure {
+    Measure { name, better: Better::Less }
+}
+
+/// A ratio to another subject in the same variant.
+const fn ratio(
+    variant: &'static str,
+    ours: &'static str,
+    measure: &'static str,
+    subject: &'static str,
+    bound: Bound,
+) -> Claim {
+    Claim { variant, ours, measure, against: Some(Against { subject, variant: None }), bound, is_headline: false }
+}
+
+/// A measure by itself.
+const fn value(variant: &'static str, ours: &'static str, measure: &'static str, bound: Bound) -> Claim {
+    Claim { variant, ours, measure, against: None, bound, is_headline: false }
+}
+
+impl Claim {
+    const fn headline(mut self) -> Self {
+        self.is_headline = true;
+        self
+    }
+
+    /// Against a row of another variant.
+    const fn in_variant(mut self, variant: &'static str) -> Self {
+        if let Some(against) = &mut self.against {
+            against.variant = Some(variant);
+        }
+        self
+    }
+}
+
+use Bound::{AtLeast, AtMost};
+
+/// All of them, in their order.
+pub(super) const GOALS: &[Goal] = &[
+    Goal {
+        id: "G1",
+        title: "WebSocket fan-out",
+        workload: "One publisher, 1,000 subscribers, messages of 100 bytes.",
+        measures: &[more("messages_per_cpu_second")],
+        claims: &[
+            ratio("1000", "throughline websocket", "messages_per_cpu_second", "raw write loop", AtLeast(0.95))
+                .headline(),
+            ratio("1000", "throughline websocket", "messages_per_cpu_second", "bun", AtLeast(1.1)).headline(),
+            ratio("1000", "throughline websocket", "messages_per_cpu_second", "socket.io", AtLeast(3.0)).headline(),
+            ratio("16", "throughline websocket", "messages_per_cpu_second", "raw write loop", AtLeast(5.0)).headline(),
+            ratio("TLS", "throughline websocket", "messages_per_cpu_second", "raw write loop", AtLeast(0.7))
+                .in_variant("1000"),
+        ],
+    },
+    Goal {
+        id: "G2",
+        title: "WebTransport datagrams",
+        workload: "150 bytes to each of 1,000 sessions, 30 times a second.",
+        measures: &[more("datagrams_per_cpu_second")],
+        claims: &[
+            ratio("", "throughline", "datagrams_per_cpu_second", "sendmmsg", AtLeast(0.25)),
+            ratio("", "throughline", "datagrams_per_cpu_second", "h3-webtransport", AtLeast(1.3)).headline(),
+            ratio("", "throughline", "datagrams_per_cpu_second", "web-transport-quinn", AtLeast(1.3)).headline(),
+            ratio("", "throughline", "datagrams_per_cpu_second", "aioquic", AtLeast(20.0)).headline(),
+        ],
+    },
+    Goal {
+        id: "G3",
+        title: "Idle memory",
+        workload: "10,000 sessions of each transport that say nothing but what keeps them alive. Anonymous resident memory of the server beyond what it had before, for each.",
+        measures: &[less("resident_bytes_per_session")],
+        claims: &[
+            value("", "throughline websocket", "resident_bytes_per_session", AtMost(3_000.0)).headline(),
+            value("", "throughline sse", "resident_bytes_per_session", AtMost(3_000.0)),
+            value("", "throughline poll", "resident_bytes_per_session", AtMost(3_000.0)),
+            value("TLS", "throughline websocket", "resident_bytes_per_session", AtMost(12_000.0)),
+            value("", "throughline webtransport", "resident_bytes_per_session", AtMost(40_000.0)).headline(),
+        ],
+    },
+    Goal {
+        id: "G4",
+        title: "Echo through a session",
+        workload: "Datagrams, messages and the bytes of a stream, there and back on one session, beside the same over bare quinn.",
+        measures: &[less("p50_us"), more("megabytes_per_cpu_second")],
+        claims: &[
+            ratio("datagrams", "throughline", "p50_us", "bare quinn", AtMost(1.15)),
+            ratio("datagrams", "throughline", "p99_us", "bare quinn", AtMost(1.25)),
+            ratio("messages", "throughline", "p50_us", "bare quinn", AtMost(1.15)).headline(),
+            ratio("messages", "throughline", "p99_us", "bare quinn", AtMost(1.25)),
+            ratio("one stream", "throughline", "megabytes_per_second", "bare quinn", AtLeast(0.9)),
+            ratio("one stream", "throughline", "megabytes_per_cpu_second", "bare quinn", AtLeast(0.9)),
+        ],
+    },
+    Goal {
+        id: "G5",
+        title: "Fresh state on a bad network",
+        workload: "150 bytes of state 30 times a second, on a path with a round trip of 50 ms and loss in both directions: how old it is when it arrives.",
+        measures: &[less("p99_us")],
+        claims: &[
+            ratio("1%", "throughline webtransport", "p99_us", "throughline websocket", AtMost(0.4)),
+            ratio("1%", "throughline webtransport", "p99_us", "socket.io", AtMost(0.4)),
+            ratio("5%", "throughline webtransport", "p99_us", "throughline websocket", AtMost(0.4)).headline(),
+            ratio("5%", "throughline webtransport", "p99_us", "socket.io", AtMost(0.4)).headline(),
+        ],
+    },
+    Goal {
+        id: "G6",
+        title: "Streams of tokens over SSE",
+        workload: "2,000 streams of Server-Sent Events, 20 bytes every 20 ms on each.",
+        measures: &[less("cpu_us_per_token"), more("tokens_per_cpu_second")],
+        claims: &[ratio("", "throughline", "cpu_us_per_token", "nchan", AtMost(0.8)).headline()],
+    },
+    Goal {
+        id: "G7",
+        title: "Long-polling",
+        workload: "Messages by long-polling, each once and in order.",
+        measures: &[more("messages_per_cpu_second")],
+        claims: &[ratio("", "throughline poll", "messages_per_cpu_second", "nchan", AtLeast(1.0)).headline()],
+    },
+    Goal {
+        id: "G8",
+        title: "Handshakes",
+        workload: "Sessions are opened, and closed again.",
+        measures: &[more("sessions_per_cpu_second")],
+        claims: &[
+            ratio("QUIC", "throughline", "sessions_per_cpu_second", "bare quinn", AtLeast(0.6)).headline(),
+            ratio("TLS", "throughline", "sessions_per_cpu_second", "bare rustls", AtLeast(0.8)).headline(),
+        ],
+    },
+    Goal {
+        id: "G9",
+        title: "A storm of reconnecting clients",
+        workload: "10,000 sessions lose their links at the same moment, and all come back.",
+        measures: &[less("cpu_us_per_session"), less("all_back_ms"), less("recovery_seconds")],
+        claims: &[ratio("", "throughline", "all_back_ms", "socket.io", AtMost(0.2)).headline()],
+    },
+    Goal {
+        id: "G10",
+        title: "A network without UDP",
+        workload: "Headless Chromium opens a page in a network that swallows UDP: the time until the first message, beside a direct WebSocket connection and one hedge of 200 ms.",
+        measures: &[less("first_message_ms")],
+        claims: &[value("", "throughline", "ratio_to_direct_and_hedge", AtMost(1.25)).headline()],
+    },
+    Goal {
+        id: "G11",
+        title: "Players of a game",
+        workload: "The demo's game at 30 ticks a second: how many players there can be until a tick is late (its 99th percentile above 33 ms).",
+        measures: &[more("players")],
+        claims: &[
+            ratio("", "throughline", "players", "socket.io", AtLeast(1.0)).headline(),
+            ratio("", "throughline", "players", "ws", AtLeast(1.0)),
+        ],
+    },
+];
