@@ -43,20 +43,22 @@ pub(crate) fn cpu_time(pids: &[u32]) -> Result<Duration, Failure> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
-/// Anonymous memory that is resident, in bytes: `Pss_Anon` of `/proc/PID/smaps_rollup`, that is heap and stacks. Program text and mapped files are not in
-/// it, because they do not grow with sessions; neither is what the kernel keeps for a socket, which is the same for all.
+/// Memory that is resident in user space, in bytes: `Pss_Anon` and `Pss_Shmem` of `/proc/PID/smaps_rollup`, that is heap, stacks, and memory that processes share (nchan
+/// keeps its channels there). Program text and mapped files are not in it, because they do not grow with sessions; neither is what the kernel keeps for a socket, which is the same for all.
 pub(crate) fn resident_bytes(pids: &[u32]) -> Result<u64, Failure> {
     let mut bytes = 0;
     for pid in pids {
         let path = format!("/proc/{pid}/smaps_rollup");
         let rollup = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-        bytes += anonymous(&rollup).ok_or_else(|| format!("{path} has no Pss_Anon"))?;
+        for field in ["Pss_Anon:", "Pss_Shmem:"] {
+            bytes += size(&rollup, field).ok_or_else(|| format!("{path} has no {field}"))?;
+        }
     }
     Ok(bytes)
 }
 
-fn anonymous(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
+fn size(rollup: &str, field: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix(field))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1_024)
 }
 
@@ -99,7 +101,7 @@ mod tests {
 
     #[test]
     fn memory_and_wire_bytes_are_read() {
-        assert_eq!(anonymous("Rss:  9 kB\nPss_Anon:             116 kB\n"), Some(116 * 1_024));
+        assert_eq!(size("Rss:  9 kB\nPss_Anon:             116 kB\n", "Pss_Anon:"), Some(116 * 1_024));
         let table = " face |bytes\n    lo: 123456  78 0 0\n  eth0: 5 1 0 0\n";
         assert_eq!(received(table, "lo"), Some(123_456));
         assert_eq!(received(table, "wlan0"), None);

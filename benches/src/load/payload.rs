@@ -33,6 +33,16 @@ pub(crate) fn read_text(message: &[u8]) -> Option<(u64, u64)> {
     Some((number(0)?, number(16).unwrap_or(0)))
 }
 
+/// [`read`] or [`read_text`].
+pub(crate) fn read_as(is_text: bool, message: &[u8]) -> Option<(u64, u64)> {
+    if is_text { read_text(message) } else { read(message) }
+}
+
+/// [`write`] or [`write_text`].
+pub(crate) fn write_as(is_text: bool, message: &mut [u8], due: Instant, number: u64) {
+    if is_text { write_text(message, due, number) } else { write(message, due, number) }
+}
+
 /// How long ago that was, by the clock that all processes of a machine share. What comes early by a rounding is not late.
 pub(crate) fn age(due_micros: u64) -> Duration {
     Duration::from_micros(micros(Instant::now()).saturating_sub(due_micros))

@@ -1,8 +1,63 @@
 //! G1: one publisher, many subscribers.
+//!
+//! A hundred bytes, twenty times a second, to a thousand WebSockets; and sixteen of them at once, as often in all, which a server may join. Both without and with TLS.
+
+use std::time::Duration;
 
 use super::Workload;
+use super::broadcast::Broadcast;
+use crate::Failure;
+use crate::catalogue::{Contender, Protocol, Transport};
+use crate::results::Measured;
 use crate::settings::Settings;
+use crate::subject::App;
 
-pub(super) fn workloads(_settings: &Settings) -> Vec<Box<dyn Workload>> {
-    Vec::new()
+/// 20 publications a second: 20,000 deliveries, which no server here needs its whole core for.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Publications that wait at the same time.
+const WAITING: u32 = 16;
+
+struct Fanout(Broadcast);
+
+pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
+    let one = Broadcast {
+        subscribers: settings.pick(1_000, 100),
+        bytes: 100,
+        interval: INTERVAL,
+        burst: 1,
+        window: settings.pick(Duration::from_secs(10), Duration::from_secs(2)),
+        over_tls: false,
+    };
+    let waiting = Broadcast { interval: INTERVAL * WAITING, burst: u64::from(WAITING), ..one };
+    let all = [one, waiting].into_iter().flat_map(|plain| [plain, Broadcast { over_tls: true, ..plain }]);
+    all.map(|broadcast| Box::new(Fanout(broadcast)) as Box<dyn Workload>).collect()
+}
+
+impl Workload for Fanout {
+    fn name(&self) -> &'static str {
+        "fanout"
+    }
+
+    fn goal(&self) -> &'static str {
+        "G1"
+    }
+
+    fn variant(&self) -> String {
+        let Broadcast { subscribers, bytes, burst, over_tls, .. } = self.0;
+        let waiting = if burst > 1 { format!(", {burst} waiting") } else { String::new() };
+        format!("{bytes} B x {subscribers}{waiting}{}", if over_tls { ", TLS" } else { "" })
+    }
+
+    fn takes(&self, contender: &Contender) -> bool {
+        let is_web_socket = matches!(
+            contender.protocol,
+            Protocol::WebSocket | Protocol::SocketIo | Protocol::SockJs | Protocol::Throughline(Transport::WebSocket)
+        );
+        is_web_socket && contender.entry.apps.contains(&App::Fanout) && (contender.entry.tls || !self.0.over_tls)
+    }
+
+    fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
+        self.0.run(contender, settings)
+    }
 }

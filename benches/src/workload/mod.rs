@@ -1,6 +1,7 @@
 //! What is asked of the servers: one file for each, named after what it is, with the goal that it stands for.
 
 mod blackhole;
+mod broadcast;
 mod datagrams;
 mod echo;
 mod fanout;
@@ -10,6 +11,7 @@ mod handshakes;
 mod idle;
 mod poll;
 mod resume;
+mod settle;
 mod tokens;
 
 use crate::Failure;
