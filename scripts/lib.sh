@@ -38,6 +38,17 @@ npm_packages() {
   fi
 }
 
+# The packages of a folder's requirements.txt in its .venv, installed when that has changed since.
+python_packages() {
+  local folder=$1
+  if ! cmp -s "$folder/requirements.txt" "$folder/.venv/.installed"; then
+    step "Installing the Python packages of $folder"
+    python3 -m venv "$folder/.venv"
+    "$folder/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$folder/requirements.txt"
+    cp "$folder/requirements.txt" "$folder/.venv/.installed"
+  fi
+}
+
 build_client() {
   need node "to build the browser client (version 20 or later)"
   npm_packages client-js

@@ -1,5 +1,8 @@
 //! Which subjects there are: how each is started, what it speaks, and what a reader should know of its settings.
 
+mod ours;
+mod peers;
+
 use crate::Failure;
 use crate::results::Kind;
 use crate::settings::Settings;
@@ -127,14 +130,14 @@ impl Contender {
 
 /// All that there are.
 pub(crate) fn contenders() -> Vec<Contender> {
-    ENTRIES
-        .iter()
+    let entries = LIMITS.iter().chain(ours::ENTRIES).chain(peers::ENTRIES);
+    entries
         .flat_map(|entry| entry.protocols.iter().map(move |protocol| Contender { entry, protocol: *protocol }))
         .collect()
 }
 
-/// Ours, the limits of the machine, and the peers.
-const ENTRIES: &[Entry] = &[
+/// The limits of the machine.
+const LIMITS: &[Entry] = &[
     Entry {
         name: "raw write loop",
         kind: Kind::Limit,

@@ -23,17 +23,19 @@ function repeat(socket, clock, send) {
 }
 
 /** Server-Sent Events, by a stream that is written to directly. */
-function events(query, signal) {
+function events(pathname, query, signal) {
+  const send = (controller) => (text) => {
+    controller.write(`data: ${text}\n\n`);
+    controller.flush();
+  };
   const body = new ReadableStream({
     type: 'direct',
     async pull(controller) {
+      controller.write(':\n\n'); // the response begins with its first bytes
       controller.flush();
-      const leave = token.join(query, (text) => {
-        controller.write(`data: ${text}\n\n`);
-        controller.flush();
-      });
+      const leave = pathname === '/tokens' ? token.join(query, send(controller)) : undefined;
       await new Promise((resolve) => signal.addEventListener('abort', resolve));
-      leave();
+      leave?.();
       controller.close();
     },
   });
@@ -52,8 +54,9 @@ function serve(port, tls) {
       if (!behaviour) {
         return new Response(null, { status: 404 });
       }
-      if (pathname === '/tokens' && request.headers.get('upgrade') === null) {
-        return events(query, request.signal);
+      const hasEvents = pathname === '/tokens' || pathname === '/idle';
+      if (hasEvents && request.headers.get('upgrade') === null) {
+        return events(pathname, query, request.signal);
       }
       const data = pathname === '/state' || pathname === '/tokens' ? { behaviour, query } : { behaviour };
       return server.upgrade(request, { data }) ? undefined : new Response(null, { status: 426 });

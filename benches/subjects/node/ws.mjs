@@ -63,13 +63,15 @@ function upgrade(request, raw, head) {
 
 function events(request, response) {
   const { pathname, searchParams } = new URL(request.url, 'http://subject');
-  if (pathname !== '/tokens') {
+  if (pathname !== '/tokens' && pathname !== '/idle') {
     response.writeHead(404).end();
     return;
   }
   response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
   response.flushHeaders();
-  response.on('close', token.join(searchParams, (text) => response.write(`data: ${text}\n\n`)));
+  if (pathname === '/tokens') {
+    response.on('close', token.join(searchParams, (text) => response.write(`data: ${text}\n\n`)));
+  }
 }
 
 const { host, port, tls } = readArguments();
