@@ -45,6 +45,7 @@ mod listener;
 mod origin;
 mod server;
 mod session;
+mod socket;
 mod transport;
 
 pub use certificates::CertificateError;

@@ -3,42 +3,26 @@
 //! `axum::serve` knows none of: TLS, a limit of connections, a time limit for request heads, RFC 8441, and an end that an open
 //! stream cannot put off. So the accept loop is ours, over hyper.
 
-mod socket;
+mod connection;
+mod line;
+mod preface;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{HeaderValue, Request, header};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use axum::Router;
+use http::HeaderValue;
 use rustls::{ServerConfig, crypto::aws_lc_rs, server::ResolvesServerCert};
 use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    sync::Semaphore,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt as _;
 
-use socket::Socket;
+use connection::Serving;
 
 /// Connections that the kernel keeps until they are accepted. A whole fleet may come back in one second.
 const BACKLOG: i32 = 1_024;
@@ -46,27 +30,6 @@ const BACKLOG: i32 = 1_024;
 /// What the kernel may hold of a connection's data before it has been sent once. More would be state that grows stale
 /// where newest-wins cannot reach it; at 4 KiB a client that drains 20 KB/s sees it 0.2 s late.
 const NOTSENT_LOWAT_BYTES: u32 = 4 * 1024;
-
-/// Bound on a request head in HTTP/1.1, and on hyper's buffers: the longest token and everybody's cookies fit.
-const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
-
-/// Requests under way on one HTTP/2 connection. The RFC asks for at least 100 (RFC 9113, section 5.1.2).
-const HTTP2_MAX_STREAMS: u32 = 128;
-
-/// Bound on a request head in HTTP/2, with the same reason as for HTTP/1.1; curl's and nginx's own bounds are near.
-const HTTP2_MAX_HEADER_BYTES: u32 = 32 * 1024;
-
-/// What a client may upload ahead of us on one HTTP/2 stream: 10 Mbit/s at 100 ms.
-const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
-
-/// The same for all streams of a connection. It bounds what a hostile connection can make us hold.
-const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
-
-/// What HTTP/2 buffers of one response. One frame: as with [`NOTSENT_LOWAT_BYTES`], a queue here is a queue of stale state.
-const HTTP2_SEND_BUFFER_BYTES: usize = 16 * 1024;
-
-/// Silence on an HTTP/2 connection before it is pinged, and then before it is given up. HTTP/2 knows no other idle limit here.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Pause after an accept that failed for want of something (file descriptors, memory), doubled until the longest. Connections
 /// that end in the meantime give back what is missing.
@@ -138,7 +101,7 @@ impl Listener {
     }
 
     /// Accepts and answers until `stop`. Then nothing more is accepted, idle connections close, those that still answer get
-    /// `options.linger`, and are cut. Completes when no connection is left, other than upgraded ones: those belong to whoever upgraded
+    /// `options.linger`, and are cut. Completes when no connection is left, other than those that were upgraded or taken over: they belong to whoever has
     /// them. Dropping the future cuts everything at once.
     pub(crate) async fn serve(self, router: Router, options: Options, stop: CancellationToken) {
         let Self { socket, .. } = self;
@@ -146,13 +109,12 @@ impl Listener {
         let slots = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
         let is_tls = options.tls.is_some();
         let serving = Arc::new(Serving::new(router, options, stop.clone()));
-        let mut connections = JoinSet::new();
+        let _cut = serving.cut.clone().drop_guard();
         let mut pause = ACCEPT_PAUSE;
         let mut was_full = false;
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                Some(_) = connections.join_next() => continue,
                 accepted = socket.accept() => accepted,
             };
             let (stream, peer) = match accepted {
@@ -172,7 +134,7 @@ impl Listener {
             match slots.clone().try_acquire_owned() {
                 Ok(slot) => {
                     was_full = false;
-                    connections.spawn(serving.clone().connection(stream, peer, slot));
+                    serving.accept(stream, peer, slot);
                 }
                 Err(_) => {
                     // A flood must not flood the log as well.
@@ -187,11 +149,13 @@ impl Listener {
             }
         }
         drop(socket);
-        let all_ended = async { while connections.join_next().await.is_some() {} };
-        if timeout(linger, all_ended).await.is_err() {
+        let connections = &serving.connections;
+        connections.close();
+        if timeout(linger, connections.wait()).await.is_err() {
             tracing::debug!(connections = connections.len(), "cutting TCP connections that still answer");
         }
-        connections.shutdown().await;
+        serving.cut.cancel();
+        connections.wait().await;
     }
 }
 
@@ -209,97 +173,6 @@ pub(crate) fn tls_config(resolver: Arc<dyn ResolvesServerCert>) -> Arc<ServerCon
 /// Tells browsers that the same is served over HTTP/3 on `port` (RFC 7838). A day, which is what browsers assume anyway.
 pub(crate) fn alt_svc(port: u16) -> HeaderValue {
     HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).expect("digits and ASCII are a header value")
-}
-
-/// What all connections share.
-struct Serving {
-    router: Router,
-    options: Options,
-    tls: Option<TlsAcceptor>,
-    http: auto::Builder<TokioExecutor>,
-    stop: CancellationToken,
-}
-
-impl Serving {
-    fn new(router: Router, options: Options, stop: CancellationToken) -> Self {
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(options.header_read_timeout)
-            .max_buf_size(HTTP1_BUFFER_BYTES);
-        http.http2()
-            .timer(TokioTimer::new())
-            .enable_connect_protocol()
-            .max_concurrent_streams(HTTP2_MAX_STREAMS)
-            .max_header_list_size(HTTP2_MAX_HEADER_BYTES)
-            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
-            .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
-            .keep_alive_interval(HTTP2_PING_INTERVAL)
-            .keep_alive_timeout(HTTP2_PING_INTERVAL);
-        let tls = options.tls.clone().map(TlsAcceptor::from);
-        Self { router, options, tls, http, stop }
-    }
-
-    /// One connection, from its handshake to its end or its upgrade.
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        if let Err(error) = tune(&stream) {
-            tracing::debug!(%peer, %error, "TCP options could not be set");
-        }
-        let socket = match &self.tls {
-            None => Socket::plain(stream, slot),
-            Some(acceptor) => {
-                // Boxed, so that its kilobytes do not stay with the connection for life.
-                let handshake = Box::pin(acceptor.accept(stream));
-                match timeout(self.options.tls_handshake_timeout, handshake).await {
-                    Ok(Ok(stream)) => Socket::tls(stream, slot),
-                    Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-                    Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
-                }
-            }
-        };
-        let has_spoken = Arc::new(AtomicBool::new(false));
-        let service = {
-            let (this, has_spoken) = (self.clone(), has_spoken.clone());
-            service_fn(move |request: Request<Incoming>| {
-                has_spoken.store(true, Ordering::Relaxed);
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(ConnectInfo(peer));
-                let (response, alt_svc) = (this.router.clone().oneshot(request), this.options.alt_svc.clone());
-                async move {
-                    let mut response = response.await?;
-                    if let Some(alt_svc) = alt_svc {
-                        response.headers_mut().insert(header::ALT_SVC, alt_svc);
-                    }
-                    Ok::<_, Infallible>(response)
-                }
-            })
-        };
-        let mut http = pin!(self.http.serve_connection_with_upgrades(TokioIo::new(socket), service));
-        // hyper starts its own clock with the first byte in HTTP/1.1, and has none in HTTP/2.
-        let mut silence = Some(Box::pin(sleep(self.options.header_read_timeout)));
-        let mut is_stopping = false;
-        loop {
-            tokio::select! {
-                result = http.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(%peer, %error, "HTTP connection failed");
-                    }
-                    return;
-                }
-                () = self.stop.cancelled(), if !is_stopping => {
-                    is_stopping = true;
-                    http.as_mut().graceful_shutdown();
-                }
-                () = async { match &mut silence { Some(silence) => silence.await, None => std::future::pending().await } } => {
-                    silence = None;
-                    if !has_spoken.load(Ordering::Relaxed) {
-                        return tracing::debug!(%peer, "no request came");
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Small writes leave at once, and the kernel's queue stays shallow.

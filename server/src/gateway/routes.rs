@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
+use hyper::upgrade::OnUpgrade;
 use serde::Serialize;
 use throughline_protocol::{Close, Code, Origin, VERSION};
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -16,6 +17,7 @@ use super::Gateway;
 use super::registry::{Attachment, Found, gone};
 use crate::origin::request_host;
 use crate::session::shared::Shared;
+use crate::socket::takeover::Offer;
 use crate::transport::link::Verdict;
 use crate::transport::open::{LinkName, Rejection, SUBPROTOCOL};
 use crate::transport::webtransport::Upgrade;
@@ -96,12 +98,22 @@ fn offers_subprotocol(headers: &HeaderMap) -> bool {
 
 async fn websocket(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
     let (mut parts, _) = request.into_parts();
-    let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
-        Ok(upgrade) => upgrade,
-        Err(error) => return Ok(no_upgrade(&error.body_text())),
+    let upgrade = parts.extensions.get::<OnUpgrade>().cloned();
+    // axum knows what makes a request an upgrade. What comes of it is ours.
+    let checked = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
+    let upgrade = match (checked, upgrade) {
+        (Ok(_), Some(upgrade)) => upgrade,
+        (Ok(_), None) => return Ok(no_upgrade("the connection cannot be upgraded")),
+        (Err(error), _) => return Ok(no_upgrade(&error.body_text())),
     };
     let admitted = gateway.admit(Transport::WebSocket, &parts).await?;
-    Ok(websocket::upgrade(upgrade, move |link| gateway.begin(admitted, Box::new(link), None)))
+    tokio::spawn(async move {
+        match websocket::open(upgrade).await {
+            Ok(link) => gateway.begin(admitted, Box::new(link), None),
+            Err(error) => tracing::debug!(%error, "a connection ended before it was a WebSocket"),
+        }
+    });
+    Ok(websocket::accept(&parts))
 }
 
 fn no_upgrade(reason: &str) -> Response {
@@ -116,9 +128,14 @@ fn no_upgrade(reason: &str) -> Response {
 async fn sse(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
     let (parts, _) = request.into_parts();
     let admitted = gateway.admit(Transport::Sse, &parts).await?;
-    let (link, response, uplink) = sse::open();
-    gateway.begin(admitted, Box::new(link), Some(Attachment { uplink, held: None }));
-    Ok(response)
+    Ok(sse::open(offer(&parts), move |link, uplink| {
+        gateway.begin(admitted, Box::new(link), Some(Attachment { uplink, held: None }));
+    }))
+}
+
+/// Whether the connection itself can be had.
+fn offer(parts: &request::Parts) -> Option<Offer> {
+    parts.extensions.get::<Offer>().copied()
 }
 
 async fn poll(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<Response, Rejection> {
@@ -133,13 +150,14 @@ async fn poll(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<R
             Some(close) if !is_lost(&close) && held.is_first_after_end() => Ok(poll::answer_closed(close)),
             Some(_) => Err(Rejection::unknown_session()),
             None if held.is_finished() => Err(gone(&shared, name.link)),
-            None => Ok(held.answer(gateway.limits.poll_hold).await),
+            None => Ok(held.answer(offer(&parts), gateway.limits.poll_hold, || {}).await),
         };
     }
     let admitted = gateway.admit(Transport::Poll, &parts).await?;
     let (link, held, uplink) = poll::open();
-    gateway.begin(admitted, Box::new(link), Some(Attachment { uplink, held: Some(Arc::clone(&held)) }));
-    Ok(held.answer(gateway.limits.open_timeout).await)
+    let (deadline, attachment) = (gateway.limits.open_timeout, Attachment { uplink, held: Some(Arc::clone(&held)) });
+    let begin = move || gateway.begin(admitted, Box::new(link), Some(attachment));
+    Ok(held.answer(offer(&parts), deadline, begin).await)
 }
 
 async fn send(State(gateway): State<Arc<Gateway>>, request: Request) -> Result<StatusCode, Rejection> {

@@ -1,17 +1,21 @@
 //! Over real sockets, since that is what a listener is about.
 
-use std::{net::Ipv4Addr, time::Instant};
+mod takeover;
+
+use std::{convert::Infallible, net::Ipv4Addr, time::Instant};
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
+    extract::ConnectInfo,
     extract::ws::{Message, WebSocketUpgrade},
     response::IntoResponse as _,
     routing::{any, get},
 };
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::{Method, StatusCode, Version};
+use http::{Method, Request, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use throughline_certs::DevCertificates;
 use tokio::{
@@ -21,6 +25,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{WebSocketStream, tungstenite};
 
+use super::connection::HTTP1_BUFFER_BYTES;
 use super::*;
 
 /// What a test waits at most for what should happen at once.
@@ -75,6 +80,7 @@ fn router() -> Router {
         })
     });
     Router::new()
+        .merge(takeover::routes())
         .route("/whoami", get(async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string().into_response()))
         .route("/endless", endless)
         .route("/echo", echo)

@@ -1,0 +1,293 @@
+//! One connection, from its handshake to its end, or until somebody takes it over.
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use futures_util::future::Either;
+use http::{Request, Response, header};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use super::line::{Line, Wish, can_be_taken, repeated};
+use super::{Options, preface, tune};
+use crate::socket::takeover::{Offer, Origin, Taken, Takeover};
+use crate::socket::unwritten::Unwritten;
+use crate::socket::{Lent, Socket};
+
+/// Bound on a request head in HTTP/1.1, and on hyper's buffers: the longest token and everybody's cookies fit.
+pub(super) const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Requests under way on one HTTP/2 connection. The RFC asks for at least 100 (RFC 9113, section 5.1.2).
+const HTTP2_MAX_STREAMS: u32 = 128;
+
+/// Bound on a request head in HTTP/2, with the same reason as for HTTP/1.1; curl's and nginx's own bounds are near.
+const HTTP2_MAX_HEADER_BYTES: u32 = 32 * 1024;
+
+/// What a client may upload ahead of us on one HTTP/2 stream: 10 Mbit/s at 100 ms.
+const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// The same for all streams of a connection. It bounds what a hostile connection can make us hold.
+const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 512 * 1024;
+
+/// What HTTP/2 buffers of one response. One frame: as with [`NOTSENT_LOWAT_BYTES`](super::NOTSENT_LOWAT_BYTES), a queue here is a queue of stale state.
+const HTTP2_SEND_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Silence on an HTTP/2 connection before it is pinged, and then before it is given up. HTTP/2 knows no other idle limit here.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// For the rest of an answer that its writer left to us: the longest packet at 5 KB/s.
+const REST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What all connections share.
+pub(super) struct Serving {
+    router: Router,
+    pub(super) options: Options,
+    tls: Option<TlsAcceptor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    /// No further requests.
+    stop: CancellationToken,
+    /// No further anything.
+    pub(super) cut: CancellationToken,
+    pub(super) connections: TaskTracker,
+    /// Connections come back from wherever their session is dropped.
+    runtime: Handle,
+}
+
+impl Serving {
+    pub(super) fn new(router: Router, options: Options, stop: CancellationToken) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(options.header_read_timeout)
+            .max_buf_size(HTTP1_BUFFER_BYTES);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .enable_connect_protocol()
+            .max_concurrent_streams(HTTP2_MAX_STREAMS)
+            .max_header_list_size(HTTP2_MAX_HEADER_BYTES)
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
+            .max_send_buf_size(HTTP2_SEND_BUFFER_BYTES)
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PING_INTERVAL);
+        let tls = options.tls.clone().map(TlsAcceptor::from);
+        let (cut, connections, runtime) = (CancellationToken::new(), TaskTracker::new(), Handle::current());
+        Self { router, options, tls, http1, http2, stop, cut, connections, runtime }
+    }
+
+    /// Begins with a connection.
+    pub(super) fn accept(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        self.spawn(self.clone().connection(stream, peer, slot));
+    }
+
+    fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        let cut = self.cut.clone();
+        let connection = async move { cut.run_until_cancelled_owned(connection).await.unwrap_or_default() };
+        self.connections.spawn_on(connection, &self.runtime);
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+        if let Err(error) = tune(&stream) {
+            tracing::debug!(%peer, %error, "TCP options could not be set");
+        }
+        let Some(acceptor) = &self.tls else {
+            let mut socket = Socket::plain(stream, slot);
+            return match self.first_bytes(&mut socket, peer).await {
+                Some(true) => self.http2(socket, peer).await,
+                Some(false) => self.http1(socket, peer).await,
+                None => {}
+            };
+        };
+        // Boxed, so that its kilobytes do not stay with the connection for life.
+        let handshake = Box::pin(acceptor.accept(stream));
+        match timeout(self.options.tls_handshake_timeout, handshake).await {
+            // Without ALPN it is HTTP/1.1 (RFC 9113, section 3.2).
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                self.http2(Socket::tls(stream, slot), peer).await;
+            }
+            Ok(Ok(stream)) => self.http1(Socket::tls(stream, slot), peer).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+            Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+        }
+    }
+
+    /// Waits for what a connection begins with: whether that is HTTP/2. `None` when it ends here.
+    async fn first_bytes(&self, socket: &mut Socket, peer: SocketAddr) -> Option<bool> {
+        tokio::select! {
+            begins = timeout(self.options.header_read_timeout, preface::begins_with_it(socket)) => match begins {
+                Ok(Ok(is_http2)) => is_http2,
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "TCP connection failed");
+                    None
+                }
+                Err(_) => {
+                    tracing::debug!(%peer, "no request came");
+                    None
+                }
+            },
+            () = self.stop.cancelled() => None,
+        }
+    }
+
+    async fn http2(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
+        let line = Arc::new(Line::default());
+        let service = {
+            let (this, line) = (self.clone(), line.clone());
+            service_fn(move |request| {
+                line.has_spoken();
+                this.answer(request, peer)
+            })
+        };
+        let http = pin!(self.http2.serve_connection(TokioIo::new(socket), service));
+        self.drive(http, |http| http.graceful_shutdown(), peer, &line).await;
+    }
+
+    /// HTTP/1.1, whose requests may be answered by taking the connection.
+    async fn http1(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
+        let line = Arc::new(Line::default());
+        let service = {
+            let (this, line) = (self.clone(), line.clone());
+            service_fn(move |mut request: Request<Incoming>| {
+                line.has_spoken();
+                // One with a body is answered as if it had not asked for an upgrade: hyper may have read some of it.
+                if request.extensions_mut().remove::<OnUpgrade>().is_some() && request.body().is_end_stream() {
+                    line.wish(Wish::Upgrade(repeated(&request)));
+                    return Either::Left(pending::<Result<_, Infallible>>());
+                }
+                if can_be_taken(&request) {
+                    request.extensions_mut().insert(Offer);
+                }
+                let (answer, line) = (this.answer(request, peer), line.clone());
+                Either::Right(async move {
+                    let mut response = answer.await?;
+                    if let Some(takeover) = response.extensions_mut().remove::<Takeover>() {
+                        line.wish(Wish::Take(takeover, response.into_parts().0.headers));
+                        return pending().await;
+                    }
+                    Ok(response)
+                })
+            })
+        };
+        let io = TokioIo::new(Lent::new(socket, line.blocked()));
+        let mut http = self.http1.serve_connection(io, service);
+        let wish = self.drive(Pin::new(&mut http), |http| http.graceful_shutdown(), peer, &line).await;
+        let Some(wish) = wish else { return };
+        let parts = http.into_parts();
+        let mut socket = parts.io.into_inner().into_socket();
+        socket.rewind(parts.read_buf);
+        drop(parts.service);
+        match wish {
+            Wish::Take(takeover, headers) => takeover.complete(Taken::new(socket, &headers, peer, self)),
+            Wish::Upgrade(head) => {
+                socket.rewind(head);
+                self.with_upgrades(socket, peer).await;
+            }
+        }
+    }
+
+    /// HTTP/1.1 as hyper does it when requests may become something else: then it does not give the connection back before they do. So a request for an upgrade is
+    /// served anew here.
+    async fn with_upgrades(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
+        let line = Arc::new(Line::default());
+        let service = {
+            let (this, line) = (self.clone(), line.clone());
+            service_fn(move |request| {
+                line.has_spoken();
+                this.answer(request, peer)
+            })
+        };
+        let io = TokioIo::new(Lent::new(socket, line.blocked()));
+        let http = pin!(self.http1.serve_connection(io, service).with_upgrades());
+        self.drive(http, |http| http.graceful_shutdown(), peer, &line).await;
+    }
+
+    /// The application's answer to a request.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let (response, alt_svc) = (self.router.clone().oneshot(request), self.options.alt_svc.clone());
+        async move {
+            let mut response = response.await?;
+            if let Some(alt_svc) = alt_svc {
+                response.headers_mut().insert(header::ALT_SVC, alt_svc);
+            }
+            Ok(response)
+        }
+    }
+
+    /// Speaks HTTP until the connection has ended, or somebody wants it.
+    async fn drive<H: Future<Output = hyper::Result<()>>>(
+        &self,
+        mut http: Pin<&mut H>,
+        shut_down: impl Fn(Pin<&mut H>),
+        peer: SocketAddr,
+        line: &Line,
+    ) -> Option<Wish> {
+        // hyper starts its own clock with the first byte in HTTP/1.1, and has none in HTTP/2.
+        let mut silence = Some(Box::pin(sleep(self.options.header_read_timeout)));
+        let mut is_stopping = false;
+        loop {
+            let served = poll_fn(|cx| match http.as_mut().poll(cx) {
+                Poll::Ready(result) => Poll::Ready(result.map(|()| None)),
+                Poll::Pending => line.take_wish().map_or(Poll::Pending, |wish| Poll::Ready(Ok(Some(wish)))),
+            });
+            tokio::select! {
+                result = served => return result.unwrap_or_else(|error| {
+                    tracing::debug!(%peer, %error, "HTTP connection failed");
+                    None
+                }),
+                () = self.stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    shut_down(http.as_mut());
+                }
+                () = async { match &mut silence { Some(silence) => silence.await, None => pending().await } } => {
+                    silence = None;
+                    if !line.is_spoken_on() {
+                        tracing::debug!(%peer, "no request came");
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Origin for Serving {
+    fn resume(self: Arc<Self>, mut socket: Socket, peer: SocketAddr, mut unwritten: Unwritten) {
+        let this = self.clone();
+        self.spawn(async move {
+            let rest = poll_fn(|cx| unwritten.poll_write(&mut socket, cx));
+            if let Ok(Ok(())) = timeout(REST_TIMEOUT, rest).await
+                // hyper comes when there is something to read: its buffers do not wait for it.
+                && this.first_bytes(&mut socket, peer).await.is_some()
+            {
+                this.http1(socket, peer).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,76 @@
+//! What the two ends of a connection have to tell each other past hyper: its service, and whoever drives it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Version, header};
+use hyper::body::Body;
+use parking_lot::Mutex;
+
+use crate::socket::takeover::Takeover;
+
+/// One for each connection.
+#[derive(Default)]
+pub(super) struct Line {
+    /// A request has come.
+    spoken: AtomicBool,
+    /// hyper has something to write that the socket does not take.
+    blocked: Arc<AtomicBool>,
+    wish: Mutex<Option<Wish>>,
+}
+
+/// What a request wants of its connection.
+pub(super) enum Wish {
+    /// To take it, with these headers in the answer.
+    Take(Takeover, HeaderMap),
+    /// To be served where it can be upgraded. These are the bytes of the request's head.
+    Upgrade(Bytes),
+}
+
+impl Line {
+    pub(super) fn has_spoken(&self) {
+        self.spoken.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_spoken_on(&self) -> bool {
+        self.spoken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn blocked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.blocked)
+    }
+
+    pub(super) fn wish(&self, wish: Wish) {
+        *self.wish.lock() = Some(wish);
+    }
+
+    /// What is wished for, once the answers before it are written: they are in hyper's buffer, which goes when the connection is taken.
+    pub(super) fn take_wish(&self) -> Option<Wish> {
+        if self.blocked.load(Ordering::Relaxed) { None } else { self.wish.lock().take() }
+    }
+}
+
+/// Whether the connection of a request can be had: nothing of the request is still to be read, and both sides would go on with the next one after it.
+pub(super) fn can_be_taken(request: &Request<impl Body>) -> bool {
+    let closes = |value: &http::HeaderValue| {
+        let mut tokens = value.as_bytes().split(|byte| *byte == b',');
+        tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+    };
+    request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && request.body().is_end_stream()
+        && !request.headers().get_all(header::CONNECTION).iter().any(closes)
+}
+
+/// The head of a request, as it could have come.
+pub(super) fn repeated<B>(request: &Request<B>) -> Bytes {
+    let mut head = format!("{} {} {:?}\r\n", request.method(), request.uri(), request.version()).into_bytes();
+    for (name, value) in request.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head.into()
+}

@@ -1,0 +1,184 @@
+//! Server-Sent Events: one event is one packet, in base64 (SPEC section 7.3). The uplink is POST.
+
+mod body;
+mod event;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use axum::body::Body;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use throughline_protocol::{Close, Packet};
+use tokio::io::AsyncWrite as _;
+
+use super::Transport;
+use super::link::{Link, LinkEnd, Received};
+use super::uplink::Uplink;
+use crate::socket::Socket;
+use crate::socket::takeover::{Offer, Takeover};
+use crate::socket::unwritten::Unwritten;
+use event::{LAST_CHUNK, chunk, event};
+
+/// Longest packet in one event, in bytes: short, since an event is handed over whole and datagrams wait behind it.
+const MAX_EVENT_PACKET: usize = 65_536;
+
+/// Answers with an event stream. Hands over the link, and the place where its POSTs wait: at once, or when the connection was taken over, if that is on offer.
+pub(crate) fn open(offer: Option<Offer>, on_link: impl FnOnce(SseLink, Arc<Uplink>) + Send + 'static) -> Response {
+    let mut response = match offer {
+        Some(Offer) => Takeover::response(move |taken| {
+            // Nothing follows on this connection.
+            let own = format_args!("transfer-encoding: chunked\r\nconnection: close\r\n");
+            let head = taken.head(StatusCode::OK, own);
+            let mut unwritten = Unwritten::default();
+            unwritten.put(vec![head]);
+            let (link, uplink) =
+                SseLink::new(Carrier::Socket(Stream { socket: taken.socket, unwritten, ending: false }));
+            on_link(link, uplink);
+        }),
+        None => {
+            let (writer, body) = body::pair();
+            let (link, uplink) = SseLink::new(Carrier::Body(writer));
+            on_link(link, uplink);
+            Response::new(Body::new(body))
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    // Asks nginx not to collect the events.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// An event stream that carries a session.
+pub(crate) struct SseLink {
+    carrier: Carrier,
+    uplink: Arc<Uplink>,
+    /// Packets so far: the `id:` of the last event.
+    sent: u64,
+}
+
+enum Carrier {
+    /// The connection itself.
+    Socket(Stream),
+    /// The body of a response. One event deep: whatever else is to be sent stays where newer things can replace it.
+    Body(body::Writer),
+}
+
+struct Stream {
+    socket: Socket,
+    unwritten: Unwritten,
+    /// The end of the body was taken, too.
+    ending: bool,
+}
+
+impl SseLink {
+    fn new(carrier: Carrier) -> (Self, Arc<Uplink>) {
+        let uplink = Arc::new(Uplink::default());
+        (Self { carrier, uplink: Arc::clone(&uplink), sent: 0 }, uplink)
+    }
+}
+
+impl Stream {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unwritten.poll_write(&mut self.socket, cx)
+    }
+
+    /// Ready when the client has left. It has nothing to say here: what it says all the same is read once, and then no more.
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.socket.is_rewound() {
+            return Poll::Pending;
+        }
+        let said = ready!(self.socket.poll_take(cx, |bytes| bytes.first().copied()));
+        match said {
+            Ok(Some(byte)) => {
+                self.socket.rewind(vec![byte].into());
+                Poll::Pending
+            }
+            Ok(None) | Err(_) => Poll::Ready(()),
+        }
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write(cx))?;
+        if !std::mem::replace(&mut self.ending, true) {
+            self.unwritten.put(vec![LAST_CHUNK]);
+            ready!(self.poll_write(cx))?;
+        }
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+impl Link for SseLink {
+    fn transport(&self) -> Transport {
+        Transport::Sse
+    }
+
+    fn peer_sends_requests(&self) -> bool {
+        true
+    }
+
+    fn max_packet(&self) -> usize {
+        MAX_EVENT_PACKET
+    }
+
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
+        // The POSTs first: a CLOSE may be among them, after which the client left.
+        if let Poll::Ready(posted) = self.uplink.poll_recv(cx) {
+            return Poll::Ready(Ok(Received::Posted(posted)));
+        }
+        ready!(match &mut self.carrier {
+            Carrier::Socket(stream) => stream.poll_abandoned(cx),
+            Carrier::Body(writer) => writer.poll_abandoned(cx),
+        });
+        Poll::Ready(Err(abandoned()))
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        match &mut self.carrier {
+            Carrier::Socket(stream) => stream.poll_write(cx).map_err(|_| abandoned()),
+            Carrier::Body(writer) => {
+                writer.poll_ready(cx).map(|is_there| if is_there { Ok(()) } else { Err(abandoned()) })
+            }
+        }
+    }
+
+    fn send(&mut self, packet: Packet) {
+        self.sent += 1;
+        match &mut self.carrier {
+            Carrier::Socket(stream) => stream.unwritten.put(vec![chunk(self.sent, &packet)]),
+            Carrier::Body(writer) => writer.put(event(self.sent, &packet)),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
+        match &mut self.carrier {
+            Carrier::Socket(stream) => stream.poll_write(cx).map_err(|_| abandoned()),
+            Carrier::Body(_) => Poll::Ready(Ok(())), // the body asks for what it can take
+        }
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>, _: &Close) -> Poll<()> {
+        self.uplink.close();
+        match &mut self.carrier {
+            Carrier::Socket(stream) => stream.poll_close(cx).map(drop),
+            Carrier::Body(writer) => {
+                writer.finish();
+                writer.poll_abandoned(cx)
+            }
+        }
+    }
+}
+
+impl Drop for SseLink {
+    fn drop(&mut self) {
+        self.uplink.close();
+    }
+}
+
+fn abandoned() -> LinkEnd {
+    LinkEnd::Lost("the client left the event stream".into())
+}
