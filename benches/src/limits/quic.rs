@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, EndpointConfig, RecvStream, SendStream, ServerConfig, TokioRuntime};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, ServerConfig, TokioRuntime};
 
 use super::{Arguments, Ports, credentials};
 use crate::Failure;
-use crate::load::quic::{ALPN, socket};
+use crate::load::quic::{ALPN, endpoint_config, socket};
 
 /// Read at once, in bytes.
 const CHUNK: usize = 64 * 1_024;
@@ -16,7 +16,7 @@ pub(super) async fn serve(arguments: &Arguments) -> Result<(), Failure> {
     let tls = QuicServerConfig::try_from(credentials::config(arguments, &[ALPN])?)?;
     let config = ServerConfig::with_crypto(Arc::new(tls));
     let socket = socket(arguments.quic)?;
-    let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
+    let endpoint = Endpoint::new(endpoint_config(), Some(config), socket, Arc::new(TokioRuntime))?;
     Ports { quic: Some(endpoint.local_addr()?.port()), ..Ports::default() }.announce()?;
     while let Some(incoming) = endpoint.accept().await {
         tokio::spawn(async move {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, TokioRuntime};
+use quinn_proto::RandomConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::tls;
@@ -26,10 +27,20 @@ pub(crate) fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// quinn's own connection ids have 24 random bits. With thousands of connections two of them are the same now and then, and a handshake is never heard of again.
+pub(crate) fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_LENGTH)));
+    config
+}
+
+/// In bytes: quinn's default.
+const CONNECTION_ID_LENGTH: usize = 8;
+
 /// A client that speaks `alpn`. Must be called in a runtime.
 pub(crate) fn endpoint(alpn: &[u8]) -> Result<Endpoint, Failure> {
     let socket = socket((Ipv4Addr::LOCALHOST, 0).into())?;
-    let mut endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+    let mut endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(TokioRuntime))?;
     let tls = QuicClientConfig::try_from(tls::client_config(&[alpn]))?;
     endpoint.set_default_client_config(ClientConfig::new(Arc::new(tls)));
     Ok(endpoint)
