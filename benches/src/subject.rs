@@ -57,6 +57,7 @@ impl App {
 #[derive(Debug)]
 pub(crate) struct Subject {
     child: Child,
+    host: Ipv4Addr,
     ready: Ready,
 }
 
@@ -77,12 +78,13 @@ impl Subject {
         let core = SERVER_CORE.to_string();
         // setpriv: it ends with us, however we end. It keeps its process number through both of these.
         let words = ["setpriv", "--pdeathsig", "TERM", "taskset", "-c", &core];
-        Self::start_with(&words.map(str::to_owned), contender, app, settings)
+        Self::start_with(&words.map(str::to_owned), Ipv4Addr::LOCALHOST, contender, app, settings)
     }
 
-    /// The same, with the words that stand before the subject's own command: what runs it in a network namespace, for example.
+    /// The same at another address, with the words that stand before the subject's own command: what runs it in a network namespace, for example.
     pub(crate) fn start_with(
         prefix: &[String],
+        host: Ipv4Addr,
         contender: &Contender,
         app: App,
         settings: &Settings,
@@ -93,7 +95,7 @@ impl Subject {
         let (program, arguments) = words.split_first().ok_or("an empty command")?;
         let mut child = Command::new(program)
             .args(arguments)
-            .args(["--tcp", "127.0.0.1:0", "--quic", "127.0.0.1:0"])
+            .args(["--tcp", &format!("{host}:0"), "--quic", &format!("{host}:0")])
             .arg("--cert")
             .arg(&settings.certificate.certificate)
             .arg("--key")
@@ -104,7 +106,8 @@ impl Subject {
             .spawn()
             .map_err(|error| format!("{name}: {program}: {error}"))?;
         let stdout = child.stdout.take().ok_or("no standard output")?;
-        let mut subject = Self { child, ready: Ready { tcp: None, tls: None, quic: None, versions: BTreeMap::new() } };
+        let mut subject =
+            Self { child, host, ready: Ready { tcp: None, tls: None, quic: None, versions: BTreeMap::new() } };
         let (first, line) = mpsc::channel();
         std::thread::spawn(move || {
             let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
@@ -121,17 +124,22 @@ impl Subject {
 
     /// Plain TCP.
     pub(crate) fn tcp(&self) -> Result<SocketAddr, Failure> {
-        address(self.ready.tcp, "TCP")
+        self.address(self.ready.tcp, "TCP")
     }
 
     /// TLS over TCP.
     pub(crate) fn tls(&self) -> Result<SocketAddr, Failure> {
-        address(self.ready.tls, "TLS")
+        self.address(self.ready.tls, "TLS")
     }
 
     /// UDP.
     pub(crate) fn quic(&self) -> Result<SocketAddr, Failure> {
-        address(self.ready.quic, "QUIC")
+        self.address(self.ready.quic, "QUIC")
+    }
+
+    fn address(&self, port: Option<u16>, what: &str) -> Result<SocketAddr, Failure> {
+        let port = port.ok_or_else(|| format!("the subject does not listen for {what}"))?;
+        Ok((self.host, port).into())
     }
 
     /// Its processes.
@@ -170,9 +178,4 @@ impl Drop for Subject {
         self.signal(Signal::KILL); // also what it may have left behind
         drop(self.child.wait());
     }
-}
-
-fn address(port: Option<u16>, what: &str) -> Result<SocketAddr, Failure> {
-    let port = port.ok_or_else(|| format!("the subject does not listen for {what}"))?;
-    Ok((Ipv4Addr::LOCALHOST, port).into())
 }

@@ -50,8 +50,10 @@ impl Target {
     /// Connects from one of several addresses of this machine.
     async fn connect(&self, number: usize) -> Result<Stream, Failure> {
         let socket = TcpSocket::new_v4()?;
-        let source = u8::try_from(2 + number / PER_SOURCE % 250)?;
-        socket.bind((Ipv4Addr::new(127, 0, 0, source), 0).into())?;
+        if self.address.ip().is_loopback() {
+            let source = u8::try_from(2 + number / PER_SOURCE % 250)?;
+            socket.bind((Ipv4Addr::new(127, 0, 0, source), 0).into())?;
+        }
         socket.set_nodelay(true)?;
         let stream = socket.connect(self.address).await?;
         Ok(match &self.tls {

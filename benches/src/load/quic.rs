@@ -39,7 +39,7 @@ const CONNECTION_ID_LENGTH: usize = 8;
 
 /// A client that speaks `alpn`. Must be called in a runtime.
 pub(crate) fn endpoint(alpn: &[u8]) -> Result<Endpoint, Failure> {
-    let socket = socket((Ipv4Addr::LOCALHOST, 0).into())?;
+    let socket = socket((Ipv4Addr::UNSPECIFIED, 0).into())?;
     let mut endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(TokioRuntime))?;
     let tls = QuicClientConfig::try_from(tls::client_config(&[alpn]))?;
     endpoint.set_default_client_config(ClientConfig::new(Arc::new(tls)));
