@@ -3,6 +3,7 @@
 //! - [`subject`]: a server under test is a process of its own, on a core of its own. [`catalogue`] lists them.
 //! - [`load`]: the clients, on another core. [`measure`] reads from outside what a server costs.
 //! - [`workload`]: what is asked of the servers, one file for each. [`runner`] asks it of all of them in turn.
+//! - [`check`]: whether the servers do their work at all.
 //! - [`limits`]: servers that do nothing but the least that a workload needs.
 //! - [`results`]: what comes out, as JSON, and [`report`]: as a table and pictures.
 
@@ -10,6 +11,7 @@
 
 mod catalogue;
 mod certificate;
+mod check;
 mod limits;
 mod load;
 mod machine;

@@ -13,7 +13,7 @@ use crate::certificate::Certificate;
 use crate::results::{Counts, Measured, Results, Row, Spread};
 use crate::settings::{LOAD_CORE, Settings};
 use crate::workload::{self, Workload};
-use crate::{Failure, Run, machine};
+use crate::{Failure, Run, check, machine};
 
 /// Three show whether a figure can be trusted; the spread is in the results.
 const REPEATS: u32 = 3;
@@ -40,6 +40,7 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
         rows: Vec::new(),
     };
     let started = Instant::now();
+    let wrong = check(&run.only, &settings);
     for workload in workload::all(&settings) {
         let contenders = chosen(&run.only, workload.as_ref());
         if contenders.is_empty() {
@@ -52,7 +53,7 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
             workload.name(),
             workload.variant()
         );
-        results.rows.extend(compare(workload.as_ref(), &contenders, &settings));
+        results.rows.extend(compare(workload.as_ref(), &contenders, &wrong, &settings));
         results.versions.clone_from(&settings.versions.borrow());
         fs::write(&file, serde_json::to_string_pretty(&results)?)?;
     }
@@ -61,6 +62,26 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
     }
     eprintln!("[{:>4} s] done: {}", started.elapsed().as_secs(), file.display());
     Ok(())
+}
+
+/// Why subjects cannot be measured, by their names: they are not installed, or wrong.
+fn check(only: &[String], settings: &Settings) -> BTreeMap<String, String> {
+    let workloads = workload::all(settings);
+    let takers = workloads.iter().flat_map(|workload| chosen(only, workload.as_ref()));
+    let contenders: BTreeMap<String, Contender> = takers.map(|contender| (contender.name(), contender)).collect();
+    eprintln!("[   0 s] checking {} subjects", contenders.len());
+    let mut wrong = BTreeMap::new();
+    for (name, contender) in contenders {
+        let reason = match contender.entry.missing(settings) {
+            Some(missing) => Some(missing),
+            None => check::check(&contender, settings).err().map(|error| format!("does not do its work: {error}")),
+        };
+        if let Some(reason) = reason {
+            eprintln!("    {name:<28} {reason}");
+            wrong.insert(name, reason);
+        }
+    }
+    wrong
 }
 
 /// The subjects that take this workload, of those that were asked for. A name may choose a workload, a goal or a subject.
@@ -73,10 +94,15 @@ fn chosen(only: &[String], workload: &dyn Workload) -> Vec<Contender> {
 }
 
 /// Measures one subject after the other, and all of them again, so that what changes in the machine meanwhile meets all alike.
-fn compare(workload: &dyn Workload, contenders: &[Contender], settings: &Settings) -> Vec<Row> {
+fn compare(
+    workload: &dyn Workload,
+    contenders: &[Contender],
+    wrong: &BTreeMap<String, String>,
+    settings: &Settings,
+) -> Vec<Row> {
     let mut found: Vec<Vec<Measured>> = contenders.iter().map(|_| Vec::new()).collect();
     let mut skipped: Vec<Option<String>> =
-        contenders.iter().map(|contender| contender.entry.missing(settings)).collect();
+        contenders.iter().map(|contender| wrong.get(&contender.name()).cloned()).collect();
     for _ in 0..settings.repeats {
         for ((contender, found), skipped) in contenders.iter().zip(&mut found).zip(&mut skipped) {
             if skipped.is_some() {

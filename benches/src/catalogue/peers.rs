@@ -129,6 +129,6 @@ pub(super) const ENTRIES: &[Entry] = &[
         tls: false,
         command: &["{subjects}/python/.venv/bin/python", "{subjects}/python/webtransport.py"],
         needs: "{subjects}/python/.venv/bin/python",
-        settings: "CPython with uvloop; no logger. State: a loop over all sessions",
+        settings: "CPython with uvloop; no logger. State: a loop over all sessions, and fewer of them than elsewhere, since a few thousand datagrams per second fill its core",
     },
 ];

@@ -267,7 +267,7 @@ impl Driver {
     fn write(&mut self, lane: usize, context: &mut Context<'_>) -> Result<bool, Failure> {
         loop {
             match &mut self.lanes[lane] {
-                _ if self.out[lane].is_empty() => return Ok(true),
+                // Also when nothing waits: TLS may still hold some of what it has taken.
                 Lane::Connected(stream) => {
                     let written = stream.poll_write(context, &mut self.out[lane]);
                     return if let Poll::Ready(written) = written {
@@ -276,6 +276,7 @@ impl Driver {
                         Ok(false)
                     };
                 }
+                _ if self.out[lane].is_empty() => return Ok(true),
                 Lane::Connecting(connecting) => match connecting.as_mut().poll(context) {
                     Poll::Ready(stream) => {
                         self.lanes[lane] = Lane::Connected(stream?);
