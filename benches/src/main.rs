@@ -59,7 +59,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Only workloads, goals or subjects whose name contains this; several times: any of them for each kind.
+    /// Only this workload or goal, or subjects with this in their name; several times: any of the workloads, with any of the subjects.
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<String>,
     /// Everything smaller: shows that it works, and not how fast it is.

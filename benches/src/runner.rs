@@ -40,9 +40,10 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
         rows: Vec::new(),
     };
     let started = Instant::now();
-    let wrong = check(&run.only, &settings);
-    for workload in workload::all(&settings) {
-        let contenders = chosen(&run.only, workload.as_ref());
+    let workloads = workload::all(&settings);
+    let wrong = check(&run.only, &workloads, &settings);
+    for workload in &workloads {
+        let contenders = chosen(&run.only, workload.as_ref(), &workloads);
         if contenders.is_empty() {
             continue;
         }
@@ -65,9 +66,8 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
 }
 
 /// Why subjects cannot be measured, by their names: they are not installed, or wrong.
-fn check(only: &[String], settings: &Settings) -> BTreeMap<String, String> {
-    let workloads = workload::all(settings);
-    let takers = workloads.iter().flat_map(|workload| chosen(only, workload.as_ref()));
+fn check(only: &[String], workloads: &[Box<dyn Workload>], settings: &Settings) -> BTreeMap<String, String> {
+    let takers = workloads.iter().flat_map(|workload| chosen(only, workload.as_ref(), workloads));
     let contenders: BTreeMap<String, Contender> = takers.map(|contender| (contender.name(), contender)).collect();
     eprintln!("[   0 s] checking {} subjects", contenders.len());
     let mut wrong = BTreeMap::new();
@@ -84,13 +84,18 @@ fn check(only: &[String], settings: &Settings) -> BTreeMap<String, String> {
     wrong
 }
 
-/// The subjects that take this workload, of those that were asked for. A name may choose a workload, a goal or a subject.
-fn chosen(only: &[String], workload: &dyn Workload) -> Vec<Contender> {
-    let takers = catalogue::contenders().into_iter().filter(|contender| workload.takes(contender));
-    if only.is_empty() || only.iter().any(|name| name == workload.name() || name == workload.goal()) {
-        return takers.collect();
+/// The subjects that take this workload, of those that were asked for. `only` has names of workloads and goals, and parts of names of subjects.
+fn chosen(only: &[String], workload: &dyn Workload, all: &[Box<dyn Workload>]) -> Vec<Contender> {
+    let is_called = |workload: &dyn Workload, name: &str| name == workload.name() || name == workload.goal();
+    let (workloads, subjects): (Vec<&String>, Vec<&String>) =
+        only.iter().partition(|name| all.iter().any(|workload| is_called(workload.as_ref(), name)));
+    if !workloads.is_empty() && !workloads.iter().any(|name| is_called(workload, name)) {
+        return Vec::new();
     }
-    takers.filter(|contender| only.iter().any(|name| contender.name().contains(name.as_str()))).collect()
+    let is_chosen = |contender: &Contender| {
+        subjects.is_empty() || subjects.iter().any(|part| contender.name().contains(part.as_str()))
+    };
+    catalogue::contenders().into_iter().filter(|one| workload.takes(one) && is_chosen(one)).collect()
 }
 
 /// Measures one subject after the other, and all of them again, so that what changes in the machine meanwhile meets all alike.

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,31 +58,43 @@ impl Target {
         let stream = socket.connect(self.address).await?;
         Ok(match &self.tls {
             None => Stream::Plain(stream),
-            Some(tls) => Stream::Tls(Box::new(tls.connect(ServerName::try_from("localhost")?, stream).await?)),
+            Some(tls) => {
+                let stream = tls.connect(ServerName::try_from("localhost")?, stream).await?;
+                Stream::Tls(Box::new(Secure { stream, is_unflushed: false }))
+            }
         })
     }
 }
 
 enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<Secure>),
+}
+
+struct Secure {
+    stream: TlsStream<TcpStream>,
+    /// It has taken bytes that the connection may not have: tokio lets nobody write for ever, and then the connection takes nothing for a moment.
+    is_unflushed: bool,
 }
 
 impl Stream {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(secure) => Pin::new(&mut secure.stream).poll_read(context, buffer),
         }
     }
 
-    /// Writes from the front of `bytes` what the connection takes.
+    /// Writes from the front of `bytes` what the connection takes. Ready when it has all of it.
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &mut Vec<u8>) -> Poll<io::Result<()>> {
         let mut written = 0;
         while written < bytes.len() {
             let polled = match self {
                 Self::Plain(stream) => Pin::new(stream).poll_write(context, &bytes[written..]),
-                Self::Tls(stream) => Pin::new(stream).poll_write(context, &bytes[written..]),
+                Self::Tls(secure) => {
+                    secure.is_unflushed = true;
+                    Pin::new(&mut secure.stream).poll_write(context, &bytes[written..])
+                }
             };
             match polled {
                 Poll::Ready(Ok(count)) => written += count,
@@ -95,8 +107,12 @@ impl Stream {
         }
         bytes.clear();
         match self {
-            Self::Plain(_) => Poll::Ready(Ok(())),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(secure) if secure.is_unflushed => {
+                ready!(Pin::new(&mut secure.stream).poll_flush(context))?;
+                secure.is_unflushed = false;
+                Poll::Ready(Ok(()))
+            }
+            _ => Poll::Ready(Ok(())),
         }
     }
 }
