@@ -56,6 +56,8 @@ impl SocketIo {
                     self.offset = Some(String::from_utf8_lossy(offset).into_owned());
                 }
             }
+            // An event with bytes: they are the next message, which is binary.
+            [b'4', b'5', ..] => {}
             other => return Err(format!("Socket.IO said {:?}", String::from_utf8_lossy(other)).into()),
         }
         Ok(())
@@ -78,7 +80,13 @@ impl Wire for SocketIo {
     fn take(&mut self, _: usize, bytes: &[u8], io: &mut Io<'_>) -> Result<(), Failure> {
         let mut codec = std::mem::take(&mut self.codec);
         let Io { out, message } = io;
-        let taken = codec.take(bytes, &mut out[0], |_, body, out| self.packet(body, out, &mut **message));
+        let taken = codec.take(bytes, &mut out[0], |kind, body, out| match kind {
+            Kind::Text => self.packet(body, out, &mut **message),
+            Kind::Binary => {
+                message(body);
+                Ok(())
+            }
+        });
         self.codec = codec;
         taken
     }
@@ -115,6 +123,8 @@ mod tests {
         bytes.extend(text(r#"40/fanout,{"sid":"b","pid":"c"}"#));
         bytes.extend(text(r#"42/fanout,["message","one"]"#));
         bytes.extend(text("2"));
+        bytes.extend(text(r#"451-/fanout,["message",{"_placeholder":true,"num":0}]"#));
+        bytes.extend(b"\x82\x04four");
         bytes.extend(text(r#"42/fanout,["message","two","off"]"#));
         for piece in 1..bytes.len() {
             let mut wire = SocketIo::new("/fanout".into());
