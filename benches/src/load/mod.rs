@@ -8,6 +8,7 @@ pub(crate) mod open_loop;
 pub(crate) mod payload;
 pub(crate) mod poll;
 pub(crate) mod quic;
+pub(crate) mod sessions;
 pub(crate) mod sockjs;
 pub(crate) mod sse;
 pub(crate) mod throughline;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use super::goals::{Better, Bound, Claim, GOALS, Goal, Measure, Verdict};
+use super::goals::{Against, Better, Bound, Claim, GOALS, Goal, Measure, Verdict};
 use super::{number, plots};
 use crate::results::{Kind, Results, Row};
 
@@ -105,6 +105,11 @@ pub(super) fn sentence(claim: &Claim, goal: &Goal, results: &Results) -> String 
 }
 
 impl Claim {
+    /// Without what it is not.
+    pub(super) fn variant_in_words(&self) -> String {
+        self.variant.split_whitespace().filter(|word| !word.starts_with('-')).collect::<Vec<_>>().join(" ")
+    }
+
     fn bound_holds(&self, value: f64) -> bool {
         match self.bound {
             Bound::AtLeast(bound) => value >= bound,
@@ -114,10 +119,14 @@ impl Claim {
 }
 
 fn subject_of(claim: &Claim) -> String {
-    let variant = if claim.variant.is_empty() { String::new() } else { format!(" ({})", claim.variant) };
+    let variant = claim.variant_in_words();
+    let variant = if variant.is_empty() { variant } else { format!(" ({variant})") };
     let measure = number::title(claim.measure);
     match claim.against {
-        Some(against) => format!("{measure} of {} ÷ {}{variant}", claim.ours, against.subject),
+        Some(Against { subject, goal: None, .. }) => format!("{measure} of {} ÷ {subject}{variant}", claim.ours),
+        Some(Against { subject, goal: Some(goal), .. }) => {
+            format!("{measure} of {} ÷ that of {subject} in {goal}{variant}", claim.ours)
+        }
         None => format!("{measure} of {}{variant}", claim.ours),
     }
 }
@@ -264,10 +273,8 @@ mod tests {
     #[test]
     fn it_says_what_is_met_what_is_not_and_what_was_not_measured() {
         let page = page(&fixture(), &BTreeMap::from([("G1", "A note.".to_owned())])).unwrap();
-        assert!(page.contains("Met: messages per CPU second of throughline websocket ÷ bun (1000) is 1.15"), "{page}");
-        assert!(
-            page.contains("Not met: messages per CPU second of throughline websocket ÷ raw write loop (1000) is 0.94")
-        );
+        assert!(page.contains("Met: messages per CPU second of throughline websocket ÷ bun is 1.15"), "{page}");
+        assert!(page.contains("Not met: messages per CPU second of throughline websocket ÷ raw write loop is 0.94"));
         assert!(page.contains("The repeats are too far apart to be sure."));
         assert!(page.contains("Socket.IO: not installed"), "a row that was skipped says why");
         assert!(page.contains("3 of 1000"), "what was lost is shown");

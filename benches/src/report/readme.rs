@@ -29,7 +29,8 @@ fn ratios(results: &Results) -> String {
                 Bound::AtLeast(bound) => ("≥", bound),
                 Bound::AtMost(bound) => ("≤", bound),
             };
-            let variant = if claim.variant.is_empty() { String::new() } else { format!(", {}", claim.variant) };
+            let variant = claim.variant_in_words();
+            let variant = if variant.is_empty() { variant } else { format!(", {variant}") };
             let other = claim.against.map_or("a direct WebSocket connection and one hedge", |against| against.subject);
             lines += &format!(
                 "| {}{variant} | {other}: {} | {} | {sign} {} | {} |\n",

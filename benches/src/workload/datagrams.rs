@@ -6,17 +6,14 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use quinn::Endpoint;
-use throughline_protocol::Decoder;
 use tokio::net::UdpSocket;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Workload;
 use crate::Failure;
 use crate::catalogue::{Contender, Protocol, Transport};
-use crate::load::webtransport::{self, Link, Session};
-use crate::load::{self, open_loop, payload};
+use crate::load::webtransport::{self, Session};
+use crate::load::{self, open_loop, payload, sessions};
 use crate::results::{Counts, Measured};
 use crate::settings::Settings;
 use crate::subject::{App, Subject};
@@ -37,13 +34,6 @@ const WARM_UP: Duration = Duration::from_millis(700);
 
 /// After the window: what was due in it still counts as received.
 const STRAGGLERS: Duration = Duration::from_millis(300);
-
-/// Handshakes at the same time: more would only wait for each other.
-const HANDSHAKES: usize = 16;
-
-/// A handshake that goes wrong among a thousand is tried again: what is measured comes afterwards.
-const ATTEMPTS: usize = 4;
-const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// For one repeat in all.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -113,35 +103,20 @@ impl Tally {
     }
 }
 
-async fn receive(
-    subject: &Subject,
-    protocol: Protocol,
-    sessions: usize,
-    window: Duration,
-) -> Result<Measured, Failure> {
+async fn receive(subject: &Subject, protocol: Protocol, count: usize, window: Duration) -> Result<Measured, Failure> {
     let tally = Tally { window: None, ages: open_loop::histogram(), ticks: None, due: 0, arrived: 0 };
     let tally = Rc::new(RefCell::new(tally));
     let to = subject.quic()?;
     let endpoint = webtransport::endpoint()?;
-    let handshakes = Rc::new(Semaphore::new(HANDSHAKES));
-    let (mut opening, mut following) = (JoinSet::new(), JoinSet::new());
-    for _ in 0..sessions {
-        let (endpoint, handshakes) = (endpoint.clone(), Rc::clone(&handshakes));
-        opening.spawn_local(async move {
-            let _one_of_few = handshakes.acquire().await?;
-            let mut failure = None;
-            for _ in 0..ATTEMPTS {
-                match tokio::time::timeout(ATTEMPT, Source::open(&endpoint, to, protocol)).await {
-                    Ok(Ok(source)) => return Ok(source),
-                    Ok(Err(error)) => failure = Some(error),
-                    Err(late) => failure = Some(late.into()),
-                }
-            }
-            Err(failure.unwrap_or_else(|| "nothing was tried".into()))
-        });
-    }
-    while let Some(opened) = opening.join_next().await {
-        following.spawn_local(follow(opened??, Rc::clone(&tally)));
+    let mut following = JoinSet::new();
+    let mut follow_it = |source| drop(following.spawn_local(follow(source, Rc::clone(&tally))));
+    if protocol == Protocol::Udp {
+        for _ in 0..count {
+            follow_it(Source::Socket(greet(to).await?));
+        }
+    } else {
+        let each = |session| follow_it(Source::Session(session));
+        sessions::open_many(&endpoint, to, protocol, App::State, count, each).await?;
     }
     let measuring = async {
         tokio::time::sleep(WARM_UP).await;
@@ -159,11 +134,11 @@ async fn receive(
     };
     let tally = tally.borrow();
     let ticks = tally.ticks.map_or(0, |(first, last)| last - first + 1);
-    let expected = ticks * sessions as u64;
+    let expected = ticks * count as u64;
     let mut measured = Measured { counts: Counts::new(expected, expected, tally.due), ..Measured::default() };
     measured.set("datagrams_per_cpu_second", arrived as f64 / cpu.as_secs_f64());
     measured.set("cpu_share", cpu.as_secs_f64() / window.as_secs_f64());
-    measured.set("sessions", sessions as f64);
+    measured.set("sessions", count as f64);
     measured.set_latencies(&tally.ages);
     Ok(measured)
 }
@@ -190,24 +165,10 @@ enum Source {
     Socket(UdpSocket),
 }
 
-impl Source {
-    async fn open(endpoint: &Endpoint, to: SocketAddr, protocol: Protocol) -> Result<Self, Failure> {
-        match protocol {
-            Protocol::Udp => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-                socket.connect(to).await?;
-                socket.send(b"here").await?;
-                Ok(Self::Socket(socket))
-            }
-            Protocol::Throughline(_) => {
-                let mut link = Link::open(endpoint, to, "/state").await?;
-                let mut decoder = Decoder::new();
-                link.begin(&mut decoder).await?;
-                let Link { session, send, recv } = link;
-                tokio::task::spawn_local(webtransport::keep(send, recv, decoder));
-                Ok(Self::Session(session))
-            }
-            _ => Ok(Self::Session(Session::open(endpoint, to, "/state").await?)),
-        }
-    }
+/// A socket that the server knows of.
+async fn greet(to: SocketAddr) -> Result<UdpSocket, Failure> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    socket.connect(to).await?;
+    socket.send(b"here").await?;
+    Ok(socket)
 }

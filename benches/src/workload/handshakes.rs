@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use quinn::Endpoint;
 use rustls::pki_types::ServerName;
-use throughline_protocol::Decoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -16,8 +15,7 @@ use tokio_rustls::TlsConnector;
 use super::Workload;
 use crate::Failure;
 use crate::catalogue::{Contender, Protocol, Transport};
-use crate::load::webtransport::{self, Link, Session};
-use crate::load::{self, open_loop, quic, tls};
+use crate::load::{self, open_loop, quic, sessions, tls, webtransport};
 use crate::results::{Counts, Measured};
 use crate::settings::Settings;
 use crate::subject::{App, Subject};
@@ -182,13 +180,8 @@ impl Opener {
                 connection.close(0_u32.into(), b"");
                 Ok(took)
             }
-            Protocol::Throughline(_) => {
-                let mut link = Link::open(endpoint, self.to, "/idle").await?;
-                link.begin(&mut Decoder::new()).await?;
-                Ok(start.elapsed())
-            }
             _ => {
-                let _session = Session::open(endpoint, self.to, "/idle").await?;
+                let _session = sessions::open(endpoint, self.to, self.protocol, App::Idle).await?;
                 Ok(start.elapsed())
             }
         }

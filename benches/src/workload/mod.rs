@@ -9,6 +9,7 @@ mod freshness;
 mod game;
 mod handshakes;
 mod idle;
+mod idle_quic;
 mod poll;
 mod resume;
 mod settle;
@@ -43,6 +44,7 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Workload>> {
         fanout::workloads(settings),
         datagrams::workloads(settings),
         idle::workloads(settings),
+        idle_quic::workloads(settings),
         echo::workloads(settings),
         freshness::workloads(settings),
         tokens::workloads(settings),

@@ -4,16 +4,15 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use quinn::Connection;
-use throughline_protocol::Decoder;
 
 use super::{BYTES, PER_SECOND, STRAGGLERS, WARM_UP};
 use crate::Failure;
 use crate::catalogue::Protocol;
 use crate::load::open_loop::{self, Schedule};
-use crate::load::webtransport::{self, Link, Session};
-use crate::load::{payload, quic};
+use crate::load::webtransport::{self, Session};
+use crate::load::{payload, quic, sessions};
 use crate::results::{Counts, Measured};
-use crate::subject::Subject;
+use crate::subject::{App, Subject};
 
 pub(super) async fn measure(subject: &Subject, protocol: Protocol, window: Duration) -> Result<Measured, Failure> {
     let line = Line::open(subject, protocol).await?;
@@ -72,14 +71,7 @@ impl Line {
         let to = subject.quic()?;
         match protocol {
             Protocol::Quic => Ok(Self::Quic(quic::connect(&quic::endpoint(quic::ALPN)?, to).await?)),
-            Protocol::Throughline(_) => {
-                let mut link = Link::open(&webtransport::endpoint()?, to, "/echo").await?;
-                let mut decoder = Decoder::new();
-                link.begin(&mut decoder).await?;
-                tokio::task::spawn_local(webtransport::keep(link.send, link.recv, decoder));
-                Ok(Self::Session(link.session))
-            }
-            _ => Ok(Self::Session(Session::open(&webtransport::endpoint()?, to, "/echo").await?)),
+            _ => Ok(Self::Session(sessions::open(&webtransport::endpoint()?, to, protocol, App::Echo).await?)),
         }
     }
 

@@ -3,22 +3,19 @@
 mod path;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 use quinn::Endpoint;
-use throughline_protocol::Decoder;
 
 use self::path::{Path, SERVER};
 use super::Workload;
 use crate::Failure;
 use crate::catalogue::{Contender, Protocol, Transport};
 use crate::load::client::{Client, OnMessage};
-use crate::load::webtransport::{self, Link, Session};
-use crate::load::{self, open_loop, payload};
+use crate::load::{self, open_loop, payload, sessions, webtransport};
 use crate::results::{Counts, Measured};
 use crate::settings::Settings;
 use crate::subject::{App, Subject};
@@ -125,16 +122,16 @@ impl Seen {
 type Shared = Rc<RefCell<Seen>>;
 
 async fn watch(subject: &Subject, protocol: Protocol, window: Duration) -> Result<Measured, Failure> {
-    let sessions: Vec<Shared> = (0..SESSIONS).map(|_| Rc::new(RefCell::new(Seen::new()))).collect();
+    let all: Vec<Shared> = (0..SESSIONS).map(|_| Rc::new(RefCell::new(Seen::new()))).collect();
     let endpoint = webtransport::endpoint()?;
-    let opening = sessions.iter().enumerate().map(|(number, seen)| {
+    let opening = all.iter().enumerate().map(|(number, seen)| {
         let opening = Watcher::open(subject, protocol, number, &endpoint, Rc::clone(seen));
         async { tokio::time::timeout(OPEN, opening).await? }
     });
     let kept = try_join_all(opening).await?;
     tokio::time::sleep(WARM_UP).await;
     let from = Instant::now();
-    for seen in &sessions {
+    for seen in &all {
         seen.borrow_mut().window = Some((payload::micros(from), payload::micros(from + window)));
     }
     let cpu = subject.cpu_time()?;
@@ -143,7 +140,7 @@ async fn watch(subject: &Subject, protocol: Protocol, window: Duration) -> Resul
     let frames = open_loop::Schedule::for_window(from, FRAME, window);
     frames
         .run(async |_, _| {
-            for seen in &sessions {
+            for seen in &all {
                 open_loop::record(&mut on_screen, payload::age(seen.borrow().newest));
             }
         })
@@ -155,7 +152,7 @@ async fn watch(subject: &Subject, protocol: Protocol, window: Duration) -> Resul
     }
     let mut ages = open_loop::histogram();
     let (mut expected, mut arrived) = (0, 0);
-    for seen in &sessions {
+    for seen in &all {
         let seen = seen.borrow();
         ages.add(&seen.ages)?;
         expected += seen.ticks.map_or(0, |(first, last)| last - first + 1);
@@ -190,7 +187,7 @@ impl Watcher {
             let on_message: OnMessage = Box::new(move |bytes| seen.borrow_mut().state(bytes));
             return Ok(Self::OverTcp(Client::open(&load::target(subject, false)?, number, wire, on_message).await?));
         }
-        let session = connect(endpoint, subject.quic()?, protocol).await?;
+        let session = sessions::open(endpoint, subject.quic()?, protocol, App::State).await?;
         Ok(Self::OverQuic(tokio::task::spawn_local(async move {
             loop {
                 let datagram = session.recv_datagram().await?;
@@ -205,15 +202,4 @@ impl Watcher {
             Self::OverQuic(task) => task.is_finished().then(|| "its connection is gone".to_owned()),
         }
     }
-}
-
-async fn connect(endpoint: &Endpoint, to: SocketAddr, protocol: Protocol) -> Result<Session, Failure> {
-    if !matches!(protocol, Protocol::Throughline(_)) {
-        return Session::open(endpoint, to, "/state").await;
-    }
-    let mut link = Link::open(endpoint, to, "/state").await?;
-    let mut decoder = Decoder::new();
-    link.begin(&mut decoder).await?;
-    tokio::task::spawn_local(webtransport::keep(link.send, link.recv, decoder));
-    Ok(link.session)
 }
