@@ -19,9 +19,6 @@ use crate::settings::Settings;
 use crate::subject::{App, Subject};
 use crate::{Failure, measure};
 
-/// Publications before those that are measured: what a server does once, and its compiler, if it has one.
-const WARM_UP: Duration = Duration::from_secs(2);
-
 /// How long the last deliveries may take.
 const LATE: Duration = Duration::from_secs(10);
 
@@ -34,6 +31,8 @@ pub(super) struct Broadcast {
     pub(super) interval: Duration,
     /// Publications that are due at the same time.
     pub(super) burst: u64,
+    /// Publications before those that are measured: for what a server does once, and its compiler, if it has one.
+    pub(super) warm_up: Duration,
     pub(super) window: Duration,
     pub(super) over_tls: bool,
 }
@@ -48,7 +47,7 @@ impl Broadcast {
     }
 
     async fn measure(&self, subject: &Subject, target: &Target, protocol: Protocol) -> Result<Measured, Failure> {
-        let warm_up = Schedule::for_window(Instant::now(), self.interval, WARM_UP).count() * self.burst;
+        let warm_up = Schedule::for_window(Instant::now(), self.interval, self.warm_up).count() * self.burst;
         let count = Schedule::for_window(Instant::now(), self.interval, self.window).count() * self.burst;
         let tally = Rc::new(RefCell::new(Tally::new(warm_up..warm_up + count)));
         let happened = Rc::new(Notify::new());

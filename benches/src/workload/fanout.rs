@@ -26,10 +26,12 @@ pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
         bytes: 100,
         interval: INTERVAL,
         burst: 1,
-        window: settings.pick(Duration::from_secs(10), Duration::from_secs(2)),
+        warm_up: settings.pick(Duration::from_secs(2), Duration::from_millis(100)),
+        window: settings.pick(Duration::from_secs(10), Duration::from_millis(500)),
         over_tls: false,
     };
-    let waiting = Broadcast { interval: INTERVAL * WAITING, burst: u64::from(WAITING), ..one };
+    let between = settings.pick(INTERVAL * WAITING, INTERVAL * 2);
+    let waiting = Broadcast { interval: between, burst: u64::from(WAITING), ..one };
     let all = [one, waiting].into_iter().flat_map(|plain| [plain, Broadcast { over_tls: true, ..plain }]);
     all.map(|broadcast| Box::new(Fanout(broadcast)) as Box<dyn Workload>).collect()
 }

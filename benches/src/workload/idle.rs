@@ -11,20 +11,19 @@ use crate::results::{Counts, Measured};
 use crate::settings::Settings;
 use crate::subject::{App, Subject};
 
-/// Sessions come in so many steps, and memory is looked at after each.
-const STEPS: usize = 5;
-
-/// For memory to settle after a step.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 struct Idle {
     sessions: usize,
+    /// They come in so many steps, and memory is looked at after each.
+    steps: usize,
+    /// For memory to settle after a step.
+    patience: Duration,
     over_tls: bool,
 }
 
 pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
-    let sessions = settings.pick(10_000, 200);
-    [false, true].map(|over_tls| Box::new(Idle { sessions, over_tls }) as Box<dyn Workload>).into()
+    let (sessions, steps) = settings.pick((10_000, 5), (100, 2));
+    let patience = settings.pick(Duration::from_secs(3), Duration::ZERO);
+    [false, true].map(|over_tls| Box::new(Idle { sessions, steps, patience, over_tls }) as Box<dyn Workload>).into()
 }
 
 impl Workload for Idle {
@@ -63,10 +62,10 @@ impl Workload for Idle {
 
 impl Idle {
     async fn measure(&self, subject: &Subject, target: &Target, protocol: Protocol) -> Result<Measured, Failure> {
-        let step = self.sessions / STEPS;
+        let step = self.sessions / self.steps;
         let mut clients: Vec<Client> = Vec::with_capacity(self.sessions);
-        let mut resident = vec![settle::resident_bytes(subject, PATIENCE).await?];
-        for number in 0..STEPS {
+        let mut resident = vec![settle::resident_bytes(subject, self.patience).await?];
+        for number in 0..self.steps {
             clients.extend(
                 open_many(target, number * step..(number + 1) * step, |number| {
                     let wire = load::wire(protocol, App::Idle, number).expect("it can be spoken");
@@ -74,12 +73,12 @@ impl Idle {
                 })
                 .await?,
             );
-            resident.push(settle::resident_bytes(subject, PATIENCE).await?);
+            resident.push(settle::resident_bytes(subject, self.patience).await?);
         }
         let alive = clients.iter().filter(|client| client.failure().is_none()).count();
         let per_session = |from: usize| {
-            let grown = resident[STEPS].saturating_sub(resident[from]);
-            grown as f64 / (step * (STEPS - from)) as f64
+            let grown = resident[self.steps].saturating_sub(resident[from]);
+            grown as f64 / (step * (self.steps - from)) as f64
         };
         let sessions = self.sessions as u64;
         let mut measured = Measured { counts: Counts::new(sessions, sessions, alive as u64), ..Measured::default() };

@@ -20,7 +20,8 @@ pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
         bytes: 100,
         interval: Duration::from_millis(50),
         burst: 1,
-        window: settings.pick(Duration::from_secs(50), Duration::from_secs(2)),
+        warm_up: settings.pick(Duration::from_secs(2), Duration::from_millis(100)),
+        window: settings.pick(Duration::from_secs(50), Duration::from_millis(500)),
         over_tls: false,
     }))]
 }

@@ -25,7 +25,7 @@ struct Resume {
 }
 
 pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
-    let sessions = settings.pick(10_000, 200);
+    let sessions = settings.pick(10_000, 100);
     [false, true].map(|over_tls| Box::new(Resume { sessions, over_tls }) as Box<dyn Workload>).into()
 }
 

@@ -6,7 +6,7 @@ use crate::Failure;
 use crate::subject::Subject;
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What changes by less than this part of itself counts as settled.
 const SETTLED: f64 = 0.002;
@@ -15,13 +15,14 @@ const SETTLED: f64 = 0.002;
 pub(super) async fn resident_bytes(subject: &Subject, patience: Duration) -> Result<u64, Failure> {
     let mut before = subject.resident_bytes()?;
     let mut left = patience;
-    loop {
+    while !left.is_zero() {
         tokio::time::sleep(LOOK).await;
         left = left.saturating_sub(LOOK);
         let now = subject.resident_bytes()?;
-        if (now.abs_diff(before) as f64) < now as f64 * SETTLED || left.is_zero() {
+        if (now.abs_diff(before) as f64) < now as f64 * SETTLED {
             return Ok(now);
         }
         before = now;
     }
+    Ok(before)
 }

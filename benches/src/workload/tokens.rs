@@ -26,20 +26,20 @@ const INTERVAL: Duration = Duration::from_millis(20);
 /// Bytes of a token.
 const TOKEN: usize = 20;
 
-/// Before the window.
-const WARM_UP: Duration = Duration::from_secs(2);
-
 /// How long the last tokens may take.
 const LATE: Duration = Duration::from_secs(2);
 
 struct Tokens {
     streams: usize,
+    warm_up: Duration,
     window: Duration,
 }
 
 pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
-    let window = settings.pick(Duration::from_secs(10), Duration::from_secs(2));
-    vec![Box::new(Tokens { streams: settings.pick(2_000, 100), window })]
+    let streams = settings.pick(2_000, 100);
+    let warm_up = settings.pick(Duration::from_secs(2), Duration::from_millis(200));
+    let window = settings.pick(Duration::from_secs(10), Duration::from_millis(500));
+    vec![Box::new(Tokens { streams, warm_up, window })]
 }
 
 impl Workload for Tokens {
@@ -82,10 +82,10 @@ impl Tokens {
         })
         .await?;
         let _publishing = match is_published_to(contender) {
-            true => Some(publish(target, contender.protocol, WARM_UP + self.window + LATE).await?),
+            true => Some(publish(target, contender.protocol, self.warm_up + self.window + LATE).await?),
             false => None,
         };
-        tokio::time::sleep(WARM_UP).await;
+        tokio::time::sleep(self.warm_up).await;
 
         // The window begins and ends half-way between two tokens, so that each stream has the same number of them in it.
         let half = INTERVAL.as_micros() as u64 / 2;
