@@ -15,6 +15,8 @@ pub(crate) enum Protocol {
     WebSocket,
     /// Plain Server-Sent Events: `GET /APP`.
     Sse,
+    /// The event stream of a channel of Throughline's, which needs no session: `GET /channels/APP/events`.
+    Events,
     /// nchan's long-polling.
     Poll,
     /// Socket.IO 4 over Engine.IO 4 over WebSocket: namespace `/APP`.
@@ -51,6 +53,7 @@ impl Protocol {
         match self {
             Self::WebSocket | Self::Throughline(Transport::WebSocket) => "websocket",
             Self::Sse | Self::Throughline(Transport::Sse) => "sse",
+            Self::Events => "events of a channel",
             Self::Poll | Self::Throughline(Transport::Poll) => "poll",
             Self::WebTransport | Self::Throughline(Transport::WebTransport) => "webtransport",
             Self::SocketIo => "socket.io",

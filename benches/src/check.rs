@@ -54,6 +54,7 @@ fn apps(contender: &Contender) -> Vec<App> {
     let of_protocol: &[App] = match contender.protocol {
         Protocol::Tcp | Protocol::Tls | Protocol::Udp | Protocol::Quic => &[],
         Protocol::WebTransport | Protocol::Throughline(Transport::WebTransport) => &[App::Echo, App::State],
+        Protocol::Events => &[App::Tokens],
         // Nothing can be sent to them; what publishes itself is enough then.
         Protocol::Sse | Protocol::Poll if contender.entry.apps.contains(&App::Tokens) => &[App::Tokens],
         Protocol::Sse | Protocol::Poll => &[App::Fanout],

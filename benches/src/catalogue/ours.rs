@@ -12,11 +12,12 @@ pub(super) const ENTRIES: &[Entry] = &[Entry {
         Protocol::Throughline(Transport::WebSocket),
         Protocol::Throughline(Transport::Sse),
         Protocol::Throughline(Transport::Poll),
+        Protocol::Events,
     ],
     apps: &[App::Fanout, App::Echo, App::Idle, App::State, App::Tokens],
     tls: true,
     command: &["{programs}/examples/subject", "--app", "{app}"],
     needs: "{programs}/examples/subject",
     settings: "the library's defaults, but for limits per address; tokio on one thread. Fan-out: publications in a channel that all are subscribed to, \
-               which keeps the last 100. State: a loop over all sessions with send_datagram, newest wins. Tokens: a message to each session. Sessions that can be resumed",
+               which keeps the last 100. State: a loop over all sessions with send_datagram, newest wins. Tokens: a message to each session, or publications in a channel. Sessions that can be resumed",
 }];

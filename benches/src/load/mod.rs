@@ -45,6 +45,7 @@ pub(crate) fn wire(protocol: Protocol, app: App, number: usize) -> Result<Box<dy
     Ok(match protocol {
         Protocol::WebSocket => Box::new(websocket::WebSocket::new(path)),
         Protocol::Sse => Box::new(sse::Sse::new(path)),
+        Protocol::Events => Box::new(sse::Sse::new(format!("/channels{path}/events"))),
         Protocol::Poll => Box::new(poll::Poll::new(path)),
         Protocol::SocketIo => Box::new(engineio::SocketIo::new(path)),
         Protocol::SockJs => Box::new(sockjs::SockJs::new(&path, number)),
@@ -66,7 +67,7 @@ pub(crate) fn publisher(protocol: Protocol, app: App) -> Result<Box<dyn Wire>, F
 
 /// Whether messages travel as text, and their numbers in hexadecimal.
 pub(crate) fn is_text(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::SocketIo | Protocol::SockJs | Protocol::Sse)
+    matches!(protocol, Protocol::SocketIo | Protocol::SockJs | Protocol::Sse | Protocol::Events)
 }
 
 /// Where the subject listens for TCP, or for TLS.

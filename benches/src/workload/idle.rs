@@ -44,6 +44,7 @@ impl Workload for Idle {
             contender.protocol,
             Protocol::WebSocket
                 | Protocol::Sse
+                | Protocol::Events
                 | Protocol::Poll
                 | Protocol::SocketIo
                 | Protocol::SockJs

@@ -56,7 +56,7 @@ impl Workload for Tokens {
     }
 
     fn takes(&self, contender: &Contender) -> bool {
-        matches!(contender.protocol, Protocol::Sse | Protocol::Throughline(Transport::Sse))
+        matches!(contender.protocol, Protocol::Sse | Protocol::Events | Protocol::Throughline(Transport::Sse))
             && (contender.entry.apps.contains(&App::Tokens) || is_published_to(contender))
     }
 

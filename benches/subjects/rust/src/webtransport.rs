@@ -30,8 +30,11 @@ pub struct Behaviours {
 #[derive(Default)]
 struct Fanout {
     last: u64,
-    members: HashMap<u64, Arc<dyn Fn(&Bytes) + Send + Sync>>,
+    members: HashMap<u64, Box<Deliver>>,
 }
+
+/// Hands a datagram to one session.
+type Deliver = dyn Fn(&Bytes) + Send + Sync;
 
 impl Behaviours {
     /// Does it until the session ends.
@@ -68,7 +71,7 @@ impl Behaviours {
             let mut fanout = lock(&self.fanout);
             fanout.last += 1;
             let number = fanout.last;
-            fanout.members.insert(number, Arc::new(move |datagram| to.send(datagram.clone())));
+            fanout.members.insert(number, Box::new(move |datagram| to.send(datagram.clone())));
             number
         };
         while let Some(datagram) = session.receive().await {
