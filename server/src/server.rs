@@ -29,6 +29,7 @@ use crate::http;
 use crate::hub::{Action, Authorize, Denied, Hub};
 use crate::listener::{self, ListenError, Listener};
 use crate::origin::OriginPolicy;
+use crate::session::flusher::Flusher;
 use crate::session::{Identity, Session};
 use crate::transport::open::{Open, Rejection};
 use crate::transport::webtransport;
@@ -275,6 +276,7 @@ impl Builder {
             on_session: self.on_session,
             channels: Some(hub.handler()),
             registry: Arc::new(Registry::default()),
+            flusher: Flusher::start(&running),
             sessions: TaskTracker::new(),
             applications: TaskTracker::new(),
             going_away: watch::Sender::new(None),

@@ -26,6 +26,7 @@ use crate::origin::OriginPolicy;
 use crate::session::channels::ChannelHandler;
 use crate::session::credentials::Credentials;
 use crate::session::driver::Driver;
+use crate::session::flusher::Flusher;
 use crate::session::links::traits;
 use crate::session::shared::{Arrival, Shared, now};
 use crate::session::{Identity, Session};
@@ -59,6 +60,8 @@ pub(crate) struct Gateway {
     /// What clients say about channels goes there.
     pub(crate) channels: Option<Arc<dyn ChannelHandler>>,
     pub(crate) registry: Arc<Registry>,
+    /// Writes what sessions send.
+    pub(crate) flusher: Arc<Flusher>,
     /// One task for each session, from its link on.
     pub(crate) sessions: TaskTracker,
     /// One task for each call of `on_session`.
@@ -229,7 +232,8 @@ impl Gateway {
         let mut machine = Machine::server(self.machine_config(), id, key);
         machine.set_expires(credentials.until());
         machine.link_opened(now(), traits(&*link));
-        let shared = Arc::new(Shared::new(machine, id, key, credentials, self.channels.clone()));
+        let shared = Shared::new(machine, id, key, credentials, self.channels.clone());
+        let shared = Arc::new(shared.flushed_by(Arc::clone(&self.flusher)));
         let entered = self.registry.enter(Arc::clone(&shared), attachment);
         if let Err(rejection) = &place {
             shared.close(Close::protocol(rejection.code(), rejection.reason()));

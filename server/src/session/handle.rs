@@ -13,6 +13,7 @@ use throughline_protocol::{
 
 use super::Identity;
 use super::channels::ChannelHandler;
+use super::flusher::send_soon;
 use super::requests::{Answer, Request};
 use super::shared::Shared;
 use super::stream::{OpenStreamError, Stream};
@@ -139,8 +140,10 @@ impl Session {
     /// # Errors
     /// [`TrySendError`]; the message was then not sent.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
-        self.0.lock().machine.send(message.into())?;
-        self.0.wake_driver();
+        let message = message.into();
+        let mut core = self.0.lock();
+        core.machine.send(message)?;
+        send_soon(&self.0, core);
         Ok(())
     }
 
@@ -149,8 +152,9 @@ impl Session {
     /// # Errors
     /// [`TrySendError`]; the message was then not sent.
     pub(crate) fn try_send_channel(&self, message: Bytes) -> Result<(), TrySendError> {
-        self.0.lock().machine.send_channel(message)?;
-        self.0.wake_driver();
+        let mut core = self.0.lock();
+        core.machine.send_channel(message)?;
+        send_soon(&self.0, core);
         Ok(())
     }
 
@@ -165,8 +169,7 @@ impl Session {
             return Err(TrySendError::Full);
         }
         core.machine.send_channel(message)?;
-        drop(core);
-        self.0.wake_driver();
+        send_soon(&self.0, core);
         Ok(())
     }
 
@@ -197,11 +200,7 @@ impl Session {
             return Ok(());
         }
         core.machine.send_state(slot, value.clone()).map_err(Ended)?;
-        let is_carried = core.carrier.is_some();
-        drop(core);
-        if is_carried {
-            self.0.wake_driver();
-        }
+        send_soon(&self.0, core);
         Ok(())
     }
 
@@ -218,8 +217,9 @@ impl Session {
 
     /// Answers a request about channels, also when the buffer is full. Says nothing to a session that has ended.
     pub(crate) fn answer(&self, answer: &ChannelMessage) {
-        drop(self.0.lock().machine.answer_channel(answer.encode()));
-        self.0.wake_driver();
+        let mut core = self.0.lock();
+        drop(core.machine.answer_channel(answer.encode()));
+        send_soon(&self.0, core);
     }
 
     /// Waits until the buffer may have room, or the session is ending.
@@ -249,11 +249,7 @@ impl Session {
         let mut core = self.0.lock();
         let Some(native) = core.native(datagram.len(), Mark::Application) else {
             core.machine.send_datagram(datagram, key)?;
-            let is_carried = core.carrier.is_some();
-            drop(core);
-            if is_carried {
-                self.0.wake_driver();
-            }
+            send_soon(&self.0, core);
             return Ok(());
         };
         // QUIC's own short queue takes it at once: no need to wake the driver for it.

@@ -22,7 +22,7 @@ const LINK_CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest packet that a link begins with, in bytes: what TCP sends on a new connection without waiting (RFC 6928). A client that has moved reads
 /// the link before until this one has arrived.
-const MAX_FIRST_PACKET: usize = 12_000;
+pub(super) const MAX_FIRST_PACKET: usize = 12_000;
 
 /// A link, and what is half read of it.
 pub(super) struct Attached {

@@ -3,6 +3,7 @@
 pub(crate) mod channels;
 pub(crate) mod credentials;
 pub(crate) mod driver;
+pub(crate) mod flusher;
 mod handle;
 mod identity;
 pub(crate) mod links;

@@ -16,9 +16,10 @@ use tokio::sync::Notify;
 use super::Session;
 use super::channels::ChannelHandler;
 use super::credentials::Credentials;
+use super::flusher::Flusher;
 use super::requests::Requests;
 use crate::transport::Transport;
-use crate::transport::link::{Link, NativeDatagrams};
+use crate::transport::link::{Direct, Link, NativeDatagrams};
 
 /// One session. Lives for as long as its driver or anybody's handle.
 pub(crate) struct Shared {
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     /// Who handles what the client says about channels.
     channels: Option<Arc<dyn ChannelHandler>>,
     core: Mutex<Core>,
+    /// Writes to links that take it; without one the driver does.
+    pub(super) flusher: Option<Arc<Flusher>>,
     /// Wakes the driver: there is something to send, or a link to take over.
     driver: AtomicWaker,
     /// Wakes [`Session::recv`](super::Session::recv) and [`Session::closed`](super::Session::closed).
@@ -58,6 +61,8 @@ pub(crate) struct Core {
     pub(super) requests: Requests,
     /// The driver takes no more links.
     pub(super) over: bool,
+    /// The flusher has it on its list.
+    pub(super) is_due: bool,
     /// Readers and writers of streams that wait.
     pub(super) waiting: HashMap<u64, Waiting>,
 }
@@ -69,6 +74,8 @@ pub(super) struct Carrier {
     pub(super) native: Option<Arc<dyn NativeDatagrams>>,
     /// Whether these begin with a mark.
     pub(super) marked: bool,
+    /// Its side that needs no driver, if it has one.
+    pub(super) direct: Option<Arc<dyn Direct>>,
 }
 
 /// The links that a session has had, for the log.
@@ -119,13 +126,21 @@ impl Shared {
                 in_channels: false,
                 requests: Requests::default(),
                 over: false,
+                is_due: false,
                 waiting: HashMap::new(),
             }),
+            flusher: None,
             driver: AtomicWaker::new(),
             incoming: Notify::new(),
             room: Notify::new(),
             streams: Notify::new(),
         }
+    }
+
+    /// Lets this one write what it sends.
+    pub(crate) fn flushed_by(mut self, flusher: Arc<Flusher>) -> Self {
+        self.flusher = Some(flusher);
+        self
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
@@ -266,7 +281,7 @@ impl Core {
         self.history.last = Some(transport);
         self.remote = remote.or(self.remote);
         let (native, marked) = (link.native_datagrams(), self.machine.marks_datagrams());
-        self.carrier = Some(Carrier { transport, native, marked });
+        self.carrier = Some(Carrier { transport, native, marked, direct: link.direct() });
     }
 
     /// The link's own datagrams, if one of this length goes that way.

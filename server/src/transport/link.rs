@@ -22,6 +22,11 @@ pub(crate) trait Link: Send {
         None
     }
 
+    /// The side of the link that anybody may write to, if it has one.
+    fn direct(&self) -> Option<Arc<dyn Direct>> {
+        None
+    }
+
     /// Whether the link has streams of its own beside the one that its frames are in.
     fn has_native_streams(&self) -> bool {
         false
@@ -61,6 +66,13 @@ pub(crate) trait Link: Send {
 
     /// Closes the connection in its own way, after what was taken. Ready when the peer has it, or cannot have it any more. The driver bounds the wait.
     fn poll_close(&mut self, cx: &mut Context<'_>, close: &Close) -> Poll<()>;
+}
+
+/// What a link takes without its driver: the same bytes, in the same order. Used by any thread, under the lock of the session's machine.
+pub(crate) trait Direct: Send + Sync {
+    /// Writes what `next` has, a packet of at most so many bytes at a time, until there is no more of it, or the link takes no more. False when something
+    /// is left that the driver has to be woken for.
+    fn transmit(&self, next: &mut dyn FnMut(usize) -> Option<Packet>) -> bool;
 }
 
 /// The unreliable side of a link. Used by any thread, without waking the driver.

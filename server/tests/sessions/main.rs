@@ -15,5 +15,6 @@ mod opening;
 mod refresh;
 mod resume;
 mod shutdown;
+mod sockets;
 mod streams;
 mod uplink;

@@ -6,16 +6,17 @@ mod event;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
 use throughline_protocol::{Close, Packet};
 use tokio::io::AsyncWrite as _;
 
 use super::Transport;
-use super::link::{Link, LinkEnd, Received};
+use super::link::{Direct, Link, LinkEnd, Received};
 use super::uplink::Uplink;
 use crate::socket::Socket;
 use crate::socket::takeover::{Offer, Takeover};
@@ -34,13 +35,13 @@ pub(crate) fn open(offer: Option<Offer>, on_link: impl FnOnce(SseLink, Arc<Uplin
             let head = taken.head(StatusCode::OK, own);
             let mut unwritten = Unwritten::default();
             unwritten.put(vec![head]);
-            let (link, uplink) =
-                SseLink::new(Carrier::Socket(Stream { socket: taken.socket, unwritten, ending: false }));
+            let stream = Stream { socket: taken.socket, unwritten, sent: 0, is_ending: false };
+            let (link, uplink) = SseLink::new(Carrier::Socket(Arc::new(Mutex::new(stream))));
             on_link(link, uplink);
         }),
         None => {
             let (writer, body) = body::pair();
-            let (link, uplink) = SseLink::new(Carrier::Body(writer));
+            let (link, uplink) = SseLink::new(Carrier::Body(writer, 0));
             on_link(link, uplink);
             Response::new(Body::new(body))
         }
@@ -57,34 +58,40 @@ pub(crate) fn open(offer: Option<Offer>, on_link: impl FnOnce(SseLink, Arc<Uplin
 pub(crate) struct SseLink {
     carrier: Carrier,
     uplink: Arc<Uplink>,
-    /// Packets so far: the `id:` of the last event.
-    sent: u64,
 }
 
 enum Carrier {
     /// The connection itself.
-    Socket(Stream),
-    /// The body of a response. One event deep: whatever else is to be sent stays where newer things can replace it.
-    Body(body::Writer),
+    Socket(Arc<Mutex<Stream>>),
+    /// The body of a response, and the events so far. One event deep: whatever else is to be sent stays where newer things can replace it.
+    Body(body::Writer, u64),
 }
 
+/// A connection that an event stream has for itself, and what it has not taken yet.
 struct Stream {
     socket: Socket,
     unwritten: Unwritten,
+    /// Packets so far: the `id:` of the last event.
+    sent: u64,
     /// The end of the body was taken, too.
-    ending: bool,
+    is_ending: bool,
 }
 
 impl SseLink {
     fn new(carrier: Carrier) -> (Self, Arc<Uplink>) {
         let uplink = Arc::new(Uplink::default());
-        (Self { carrier, uplink: Arc::clone(&uplink), sent: 0 }, uplink)
+        (Self { carrier, uplink: Arc::clone(&uplink) }, uplink)
     }
 }
 
 impl Stream {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.unwritten.poll_write(&mut self.socket, cx)
+    }
+
+    fn put(&mut self, packet: &Packet) {
+        self.sent += 1;
+        self.unwritten.put(vec![chunk(self.sent, packet)]);
     }
 
     /// Ready when the client has left. It has nothing to say here: what it says all the same is read once, and then no more.
@@ -104,11 +111,28 @@ impl Stream {
 
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write(cx))?;
-        if !std::mem::replace(&mut self.ending, true) {
+        if !std::mem::replace(&mut self.is_ending, true) {
             self.unwritten.put(vec![LAST_CHUNK]);
             ready!(self.poll_write(cx))?;
         }
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+impl Direct for Mutex<Stream> {
+    fn transmit(&self, next: &mut dyn FnMut(usize) -> Option<Packet>) -> bool {
+        let mut stream = self.lock();
+        if !stream.unwritten.is_empty() {
+            return true; // the driver waits for the socket already
+        }
+        while let Some(packet) = next(MAX_EVENT_PACKET) {
+            stream.put(&packet);
+            // An error comes once more, when the driver writes.
+            if !matches!(stream.poll_write(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -125,47 +149,56 @@ impl Link for SseLink {
         MAX_EVENT_PACKET
     }
 
+    fn direct(&self) -> Option<Arc<dyn Direct>> {
+        match &self.carrier {
+            Carrier::Socket(stream) => Some(Arc::clone(stream) as Arc<dyn Direct>),
+            Carrier::Body(..) => None,
+        }
+    }
+
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
         // The POSTs first: a CLOSE may be among them, after which the client left.
         if let Poll::Ready(posted) = self.uplink.poll_recv(cx) {
             return Poll::Ready(Ok(Received::Posted(posted)));
         }
-        ready!(match &mut self.carrier {
-            Carrier::Socket(stream) => stream.poll_abandoned(cx),
-            Carrier::Body(writer) => writer.poll_abandoned(cx),
+        ready!(match &self.carrier {
+            Carrier::Socket(stream) => stream.lock().poll_abandoned(cx),
+            Carrier::Body(writer, _) => writer.poll_abandoned(cx),
         });
         Poll::Ready(Err(abandoned()))
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
-        match &mut self.carrier {
-            Carrier::Socket(stream) => stream.poll_write(cx).map_err(|_| abandoned()),
-            Carrier::Body(writer) => {
+        match &self.carrier {
+            Carrier::Socket(stream) => stream.lock().poll_write(cx).map_err(|_| abandoned()),
+            Carrier::Body(writer, _) => {
                 writer.poll_ready(cx).map(|is_there| if is_there { Ok(()) } else { Err(abandoned()) })
             }
         }
     }
 
     fn send(&mut self, packet: Packet) {
-        self.sent += 1;
         match &mut self.carrier {
-            Carrier::Socket(stream) => stream.unwritten.put(vec![chunk(self.sent, &packet)]),
-            Carrier::Body(writer) => writer.put(event(self.sent, &packet)),
+            Carrier::Socket(stream) => stream.lock().put(&packet),
+            Carrier::Body(writer, sent) => {
+                *sent += 1;
+                writer.put(event(*sent, &packet));
+            }
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
-        match &mut self.carrier {
-            Carrier::Socket(stream) => stream.poll_write(cx).map_err(|_| abandoned()),
-            Carrier::Body(_) => Poll::Ready(Ok(())), // the body asks for what it can take
+        match &self.carrier {
+            Carrier::Socket(stream) => stream.lock().poll_write(cx).map_err(|_| abandoned()),
+            Carrier::Body(..) => Poll::Ready(Ok(())), // the body asks for what it can take
         }
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &Close) -> Poll<()> {
         self.uplink.close();
-        match &mut self.carrier {
-            Carrier::Socket(stream) => stream.poll_close(cx).map(drop),
-            Carrier::Body(writer) => {
+        match &self.carrier {
+            Carrier::Socket(stream) => stream.lock().poll_close(cx).map(drop),
+            Carrier::Body(writer, _) => {
                 writer.finish();
                 writer.poll_abandoned(cx)
             }

@@ -7,18 +7,20 @@ mod frame;
 mod reader;
 
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, StatusCode, header, request};
 use hyper::upgrade::OnUpgrade;
+use parking_lot::Mutex;
 use throughline_protocol::limits::{MAX_PACKET, MAX_REASON, STREAM_CHUNK};
 use throughline_protocol::{Close, Code, Origin, Packet};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Transport;
-use super::link::{LEFT, Link, LinkEnd, Received, carrier_code};
+use super::link::{Direct, LEFT, Link, LinkEnd, Received, carrier_code};
 use super::open::SUBPROTOCOL;
 use crate::socket::Socket;
 use crate::socket::unwritten::Unwritten;
@@ -58,11 +60,8 @@ pub(crate) async fn open(upgrade: OnUpgrade) -> Result<WebSocketLink, hyper::Err
 
 /// A WebSocket that carries a session.
 pub(crate) struct WebSocketLink {
-    socket: Socket,
+    wire: Arc<Mutex<Wire>>,
     reader: Reader,
-    unwritten: Unwritten,
-    /// A control frame that goes out after that. Of several pongs only the last one counts.
-    reply: Option<Bytes>,
     state: State,
 }
 
@@ -75,11 +74,15 @@ enum State {
     Closing,
 }
 
-impl WebSocketLink {
-    fn new(socket: Socket) -> Self {
-        Self { socket, reader: Reader::default(), unwritten: Unwritten::default(), reply: None, state: State::Open }
-    }
+/// The connection, and what it has not taken yet. One packet deep: whatever else is to be sent stays where newer things can replace it.
+struct Wire {
+    socket: Socket,
+    unwritten: Unwritten,
+    /// A control frame that goes out after that. Of several pongs only the last one counts.
+    reply: Option<Bytes>,
+}
 
+impl Wire {
     /// Writes what was taken.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -91,10 +94,48 @@ impl WebSocketLink {
         }
     }
 
+    /// Reads what there is; 0 at the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>, reader: &mut Reader) -> Poll<io::Result<usize>> {
+        self.socket.poll_take(cx, |bytes| {
+            reader.push(bytes);
+            bytes.len()
+        })
+    }
+
+    fn put(&mut self, packet: Packet) {
+        let (header, len) = frame::header(BINARY, packet.len());
+        self.unwritten.put_behind(&header[..len], packet.into_pieces());
+    }
+}
+
+impl Direct for Mutex<Wire> {
+    fn transmit(&self, next: &mut dyn FnMut(usize) -> Option<Packet>) -> bool {
+        let mut wire = self.lock();
+        if !wire.unwritten.is_empty() || wire.reply.is_some() {
+            return true; // the driver waits for the socket already
+        }
+        while let Some(packet) = next(MAX_OUTGOING_PACKET) {
+            wire.put(packet);
+            // An error comes once more, when the driver writes.
+            if !matches!(wire.poll_write(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl WebSocketLink {
+    fn new(socket: Socket) -> Self {
+        let wire = Wire { socket, unwritten: Unwritten::default(), reply: None };
+        Self { wire: Arc::new(Mutex::new(wire)), reader: Reader::default(), state: State::Open }
+    }
+
     /// Says something in a control frame. Whether that works is seen by whoever reads or writes next.
-    fn reply(&mut self, cx: &mut Context<'_>, opcode: u8, payload: &[u8]) {
-        self.reply = Some(control(opcode, payload));
-        drop(self.poll_write(cx));
+    fn reply(&self, cx: &mut Context<'_>, opcode: u8, payload: &[u8]) {
+        let mut wire = self.wire.lock();
+        wire.reply = Some(control(opcode, payload));
+        drop(wire.poll_write(cx));
     }
 }
 
@@ -105,6 +146,10 @@ impl Link for WebSocketLink {
 
     fn max_packet(&self) -> usize {
         MAX_OUTGOING_PACKET
+    }
+
+    fn direct(&self) -> Option<Arc<dyn Direct>> {
+        Some(Arc::clone(&self.wire) as Arc<dyn Direct>)
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Received, LinkEnd>> {
@@ -131,12 +176,7 @@ impl Link for WebSocketLink {
                 }
                 Ok(None) => {}
             }
-            let (socket, reader) = (&mut self.socket, &mut self.reader);
-            let taken = socket.poll_take(cx, |bytes| {
-                reader.push(bytes);
-                bytes.len()
-            });
-            match ready!(taken) {
+            match ready!(self.wire.lock().poll_read(cx, &mut self.reader)) {
                 Ok(0) => return lost("the connection ended without a close frame"),
                 Ok(_) => {}
                 Err(error) => return lost(&error.to_string()),
@@ -149,38 +189,30 @@ impl Link for WebSocketLink {
     }
 
     fn send(&mut self, packet: Packet) {
-        let (header, len) = frame::header(BINARY, packet.len());
-        self.unwritten.put_behind(&header[..len], packet.into_pieces());
+        self.wire.lock().put(packet);
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
-        self.poll_write(cx).map_err(|error| LinkEnd::Lost(error.to_string()))
+        self.wire.lock().poll_write(cx).map_err(|error| LinkEnd::Lost(error.to_string()))
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, close: &Close) -> Poll<()> {
+        let mut wire = self.wire.lock();
         if self.state != State::Closing {
-            if ready!(self.poll_write(cx)).is_err() {
+            if ready!(wire.poll_write(cx)).is_err() {
                 return Poll::Ready(());
             }
-            self.unwritten.put(vec![close_frame(close)]);
+            wire.unwritten.put(vec![close_frame(close)]);
             if self.state == State::Broken {
                 self.reader = Reader::default(); // what comes now may be understood again, or not
             }
             self.state = State::Closing;
         }
-        if ready!(self.poll_write(cx)).is_err() {
+        if ready!(wire.poll_write(cx)).is_err() {
             return Poll::Ready(());
         }
         // The peer's close frame ends the handshake; what else it sends is of no interest any more.
         for _ in 0..DISCARD_BUDGET {
-            let reader = &mut self.reader;
-            let taken = self.socket.poll_take(cx, |bytes| {
-                reader.push(bytes);
-                bytes.len()
-            });
-            if !matches!(ready!(taken), Ok(1..)) {
-                return Poll::Ready(());
-            }
             loop {
                 match self.reader.next() {
                     Ok(Some(Incoming::Close(_))) => return Poll::Ready(()),
@@ -191,6 +223,9 @@ impl Link for WebSocketLink {
                         break;
                     }
                 }
+            }
+            if !matches!(ready!(wire.poll_read(cx, &mut self.reader)), Ok(1..)) {
+                return Poll::Ready(());
             }
         }
         cx.waker().wake_by_ref();
