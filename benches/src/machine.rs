@@ -23,7 +23,7 @@ pub(crate) fn describe() -> Machine {
     let memory_kib: u64 = memory.trim_end_matches(" kB").parse().unwrap_or_default();
     Machine {
         cpu: field(&read("/proc/cpuinfo"), "model name", ':').unwrap_or_default(),
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cores: read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count(),
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         memory_bytes: memory_kib * 1_024,
         os: field(&read("/etc/os-release"), "PRETTY_NAME", '=').unwrap_or_default(),

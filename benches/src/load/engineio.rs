@@ -129,7 +129,7 @@ mod tests {
         for piece in 1..bytes.len() {
             let mut wire = SocketIo::new("/fanout".into());
             let (messages, answer) = feed(&mut wire, 0, &bytes, piece);
-            assert_eq!(messages, [b"one", b"two"]);
+            assert_eq!(messages, [&b"one"[..], b"four", b"two"]);
             let mut expected = Vec::new();
             websocket::frame(Kind::Text, b"40/fanout,", &mut expected);
             websocket::frame(Kind::Text, b"3", &mut expected);

@@ -31,7 +31,8 @@ fn head(out: &mut String, results: &Results) -> fmt::Result {
     }
     writeln!(
         out,
-        "Measured on {when}, commit `{commit}`, by [`scripts/bench`](../../benches/README.md): {}, {} cores, {:.1} GiB of memory, {}, Linux {}.\n",
+        "Measured on {}, commit `{commit}`, by [`scripts/bench`](../../benches/README.md): {}, {} cores, {:.1} GiB of memory, {}, Linux {}.\n",
+        day(when),
         machine.cpu,
         machine.cores,
         machine.memory_bytes as f64 / 1_073_741_824.0,
@@ -44,6 +45,14 @@ fn head(out: &mut String, results: &Results) -> fmt::Result {
          generator is. Each is the median of the repeats, with the lowest and the highest in brackets; the repeats of different servers took turns. Latency counts from when a message \
          *should* have been sent. *Limits* are servers that do nothing but the one thing that cannot be left out. Compare ratios within this page, and not figures with those of other machines.\n"
     )
+}
+
+/// Date and minute of an RFC 3339 time.
+fn day(when: &str) -> String {
+    match when.get(..16) {
+        Some(minute) if when.ends_with('Z') => format!("{} UTC", minute.replace('T', " ")),
+        _ => when.to_owned(),
+    }
 }
 
 fn overview(out: &mut String, results: &Results) -> fmt::Result {
@@ -91,15 +100,30 @@ fn section(out: &mut String, goal: &Goal, results: &Results) -> fmt::Result {
 }
 
 /// Where a claim stands, in words.
-pub(super) fn sentence(claim: &Claim, goal: &Goal, results: &Results) -> String {
-    let (what, wanted) = (subject_of(claim), bound(claim));
+fn sentence(claim: &Claim, goal: &Goal, results: &Results) -> String {
+    let wanted = match claim.bound {
+        Bound::AtLeast(bound) => format!("goal: at least {}", value(claim, bound)),
+        Bound::AtMost(bound) => format!("goal: at most {}", value(claim, bound)),
+    };
     match claim.verdict(goal, results) {
-        Verdict::Missing(reason) => format!("Not measured: {what} (goal: {wanted}), because {}.", escaped(&reason)),
+        Verdict::Missing(reason) => {
+            format!("Not measured ({wanted}): {}, because {}.", subject_of(claim), escaped(&reason))
+        }
         Verdict::Measured { value, low, high, met } => {
             let verdict = if met { "Met" } else { "Not met" };
-            let other_way = claim.bound_holds(low) != claim.bound_holds(high);
-            let doubt = if other_way { " The repeats are too far apart to be sure." } else { "" };
-            format!("{verdict}: {what} is {} (goal: {wanted}).{doubt}", shown(claim, value, low, high))
+            let (ours, name) = (claim.ours, number::name(claim.measure));
+            let (value, variant) = (shown(claim, value, low, high), bracketed(&claim.variant_in_words()));
+            let other = match claim.against {
+                Some(Against { subject, goal: None, .. }) => format!("times the {name} of {subject}"),
+                Some(Against { subject, goal: Some(goal), .. }) => format!("times the {name} of {subject} in {goal}"),
+                None => name,
+            };
+            let doubt = if claim.bound_holds(low) == claim.bound_holds(high) {
+                ""
+            } else {
+                " The repeats are too far apart to be sure."
+            };
+            format!("{verdict}: {ours} has {value} {other}{variant} ({wanted}).{doubt}")
         }
     }
 }
@@ -118,17 +142,20 @@ impl Claim {
     }
 }
 
+/// What is compared, in a cell of a table.
 fn subject_of(claim: &Claim) -> String {
-    let variant = claim.variant_in_words();
-    let variant = if variant.is_empty() { variant } else { format!(" ({variant})") };
-    let measure = number::title(claim.measure);
+    let (variant, measure) = (bracketed(&claim.variant_in_words()), number::name(claim.measure));
     match claim.against {
-        Some(Against { subject, goal: None, .. }) => format!("{measure} of {} ÷ {subject}{variant}", claim.ours),
+        Some(Against { subject, goal: None, .. }) => format!("{} ÷ {subject}, {measure}{variant}", claim.ours),
         Some(Against { subject, goal: Some(goal), .. }) => {
-            format!("{measure} of {} ÷ that of {subject} in {goal}{variant}", claim.ours)
+            format!("{} ÷ {subject} in {goal}, {measure}{variant}", claim.ours)
         }
-        None => format!("{measure} of {}{variant}", claim.ours),
+        None => format!("{}, {measure}{variant}", claim.ours),
     }
+}
+
+fn bracketed(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(" ({words})") }
 }
 
 fn bound(claim: &Claim) -> String {
@@ -206,9 +233,17 @@ fn named(row: &Row) -> String {
     }
 }
 
-/// The one that the table is about first, then the others by name.
+/// How busy both ends were: it is in the results for those who doubt them.
+const BESIDE_THE_POINT: [&str; 2] = ["cpu_share", "load_cpu_share"];
+
+/// The one that the table is about first, then the others by name; what was nothing with all of them is left out.
 fn columns<'a>(main: Option<Measure>, rows: &[&'a Row]) -> Vec<&'a str> {
+    let says_something = |name: &&str| {
+        !BESIDE_THE_POINT.contains(name)
+            && rows.iter().any(|row| row.measures.get(*name).is_some_and(|spread| spread.high != 0.0))
+    };
     let mut names: Vec<&str> = rows.iter().flat_map(|row| row.measures.keys().map(String::as_str)).collect();
+    names.retain(says_something);
     // p50, p90, p99, p99.9: as numbers are ordered, and not as texts are.
     let position =
         |name: &str| (Some(name) != main.map(|main| main.name), name.starts_with('p'), name.replace("p99_", "p990_"));
@@ -273,8 +308,10 @@ mod tests {
     #[test]
     fn it_says_what_is_met_what_is_not_and_what_was_not_measured() {
         let page = page(&fixture(), &BTreeMap::from([("G1", "A note.".to_owned())])).unwrap();
-        assert!(page.contains("Met: messages per CPU second of throughline websocket ÷ bun is 1.15"), "{page}");
-        assert!(page.contains("Not met: messages per CPU second of throughline websocket ÷ raw write loop is 0.94"));
+        assert!(page.contains("Met: throughline websocket has 1.15 (1.12–1.24) times the messages per CPU second of bun (goal: at least 1.10)."), "{page}");
+        assert!(page.contains(
+            "Not met: throughline websocket has 0.94 (0.92–1.01) times the messages per CPU second of raw write loop"
+        ));
         assert!(page.contains("The repeats are too far apart to be sure."));
         assert!(page.contains("Socket.IO: not installed"), "a row that was skipped says why");
         assert!(page.contains("3 of 1000"), "what was lost is shown");

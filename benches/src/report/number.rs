@@ -32,16 +32,29 @@ pub(super) fn spread(spread: &Spread, repeats: u32) -> String {
 
 /// `p99_us` is "p99, µs"; `messages_per_cpu_second` is "messages per CPU second".
 pub(super) fn title(measure: &str) -> String {
-    let (name, unit) = [("_us", "µs"), ("_ms", "ms"), ("_seconds", "s"), ("_bytes", "bytes")]
-        .into_iter()
-        .find_map(|(suffix, unit)| Some((measure.strip_suffix(suffix)?, Some(unit))))
-        .unwrap_or((measure, None));
-    let words = name.replace('_', " ").replace(" cpu ", " CPU ").replace("cpu ", "CPU ").replace("p999", "p99.9");
-    let words = words.replace(" us ", " (µs) ");
+    let (words, unit) = split(measure);
     match unit {
         Some(unit) => format!("{words}, {unit}"),
         None => words,
     }
+}
+
+/// The same without its unit, for sentences.
+pub(super) fn name(measure: &str) -> String {
+    split(measure).0
+}
+
+fn split(measure: &str) -> (String, Option<&str>) {
+    if measure == "ratio_to_direct_and_hedge" {
+        return ("times the time of a direct WebSocket connection and one hedge".to_owned(), None);
+    }
+    let (name, unit) = [("_us", "µs"), ("_ms", "ms"), ("_seconds", "s"), ("_bytes", "bytes")]
+        .into_iter()
+        .find_map(|(suffix, unit)| Some((measure.strip_suffix(suffix)?, Some(unit))))
+        .unwrap_or((measure, None));
+    let words = format!(" {} ", name.replace('_', " "));
+    let words = words.replace(" cpu ", " CPU ").replace(" us ", " (µs) ").replace(" p999 ", " p99.9 ");
+    (words.trim().to_owned(), unit)
 }
 
 fn grouped(value: f64) -> String {
@@ -92,6 +105,7 @@ mod tests {
     fn names_of_measures_are_readable() {
         assert_eq!(title("p99_us"), "p99, µs");
         assert_eq!(title("p999_us"), "p99.9, µs");
+        assert_eq!(name("p999_us"), "p99.9");
         assert_eq!(title("messages_per_cpu_second"), "messages per CPU second");
         assert_eq!(title("cpu_us_per_session"), "CPU (µs) per session");
         assert_eq!(title("resident_bytes_per_session"), "resident bytes per session");

@@ -17,7 +17,7 @@ pub(super) fn with_ratios(readme: &str, results: &Results) -> Result<String, Fai
 }
 
 fn ratios(results: &Results) -> String {
-    let mut lines = "| | Throughline, in multiples of | | goal | |\n|---|---|---:|---|---|\n".to_owned();
+    let mut lines = "| | Throughline, in multiples of | ratio | goal | |\n|---|---|---:|---|---|\n".to_owned();
     for goal in GOALS {
         for claim in goal.claims.iter().filter(|claim| claim.is_headline) {
             let is_ratio = claim.against.is_some() || claim.measure.starts_with("ratio");
@@ -31,18 +31,20 @@ fn ratios(results: &Results) -> String {
             };
             let variant = claim.variant_in_words();
             let variant = if variant.is_empty() { variant } else { format!(", {variant}") };
-            let other = claim.against.map_or("a direct WebSocket connection and one hedge", |against| against.subject);
+            let other = match claim.against {
+                Some(against) => format!("{}: {}", against.subject, number::name(claim.measure)),
+                None => "a direct WebSocket connection and one hedge: time to the first message".to_owned(),
+            };
             lines += &format!(
-                "| {}{variant} | {other}: {} | {} | {sign} {} | {} |\n",
+                "| {}{variant} | {other} | {} | {sign} {} | {} |\n",
                 goal.title,
-                number::title(claim.measure),
                 number::ratio(value),
                 number::ratio(bound),
                 if met { "met" } else { "not met" }
             );
         }
     }
-    lines
+    lines + "\nAll of it, and where we lose: [docs/benchmarks](docs/benchmarks/README.md).\n"
 }
 
 #[cfg(test)]

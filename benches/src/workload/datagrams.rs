@@ -27,10 +27,10 @@ const SLOW_SUBJECTS: [&str; 1] = ["aioquic"];
 
 /// How long datagrams are counted.
 const WINDOW: Duration = Duration::from_secs(6);
-const QUICK_WINDOW: Duration = Duration::from_millis(1_500);
+const QUICK_WINDOW: Duration = Duration::from_millis(600);
 
 /// After the last session is open: whatever was late because of the handshakes has caught up.
-const WARM_UP: Duration = Duration::from_millis(700);
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// After the window: what was due in it still counts as received.
 const STRAGGLERS: Duration = Duration::from_millis(300);

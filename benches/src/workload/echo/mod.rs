@@ -26,10 +26,10 @@ const PER_SECOND: u32 = 500;
 
 /// How long each is measured.
 const WINDOW: Duration = Duration::from_secs(6);
-const QUICK_WINDOW: Duration = Duration::from_secs(1);
+const QUICK_WINDOW: Duration = Duration::from_millis(300);
 
 /// Before it: congestion windows grow, and code is loaded.
-const WARM_UP: Duration = Duration::from_millis(500);
+const WARM_UP: Duration = Duration::from_millis(300);
 
 /// After it: what is still on its way counts as received.
 const STRAGGLERS: Duration = Duration::from_millis(200);

@@ -30,13 +30,13 @@ const DELAY: &str = "delay 25ms";
 const SESSIONS: usize = 20;
 
 const WINDOW: Duration = Duration::from_secs(15);
-const QUICK_WINDOW: Duration = Duration::from_millis(1_500);
+const QUICK_WINDOW: Duration = Duration::from_millis(800);
 
 /// Before it: what was lost during the handshakes has been sent again.
-const WARM_UP: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// After it: what was due in it may still come.
-const STRAGGLERS: Duration = Duration::from_secs(1);
+const STRAGGLERS: Duration = Duration::from_millis(500);
 
 /// How often somebody looks at what has come: frames of a screen.
 const FRAME: Duration = Duration::from_micros(16_667);
