@@ -1,8 +1,9 @@
-//! G4: there and back, beside bare QUIC: a datagram, a message, and as much as goes through a stream.
+//! G4: there and back, beside bare QUIC: a datagram, a message, and as much as goes through a stream; and a message over TCP, beside a bare socket.
 
 mod bulk;
 mod datagrams;
 mod messages;
+mod over_tcp;
 
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
     let window = settings.pick(WINDOW, QUICK_WINDOW);
-    [What::Datagrams, What::Messages, What::Bulk]
+    [What::Datagrams, What::Messages, What::Bulk, What::OverTcp]
         .map(|what| -> Box<dyn Workload> { Box::new(Echo { what, window }) })
         .into()
 }
@@ -49,6 +50,7 @@ enum What {
     Datagrams,
     Messages,
     Bulk,
+    OverTcp,
 }
 
 struct Echo {
@@ -70,13 +72,19 @@ impl Workload for Echo {
             What::Datagrams => format!("datagrams of {BYTES} B, {PER_SECOND} per second"),
             What::Messages => format!("messages of {BYTES} B on a stream, {PER_SECOND} per second"),
             What::Bulk => "one stream, as much as goes through".to_owned(),
+            What::OverTcp => format!("over TCP, {BYTES} B, {PER_SECOND} per second"),
         }
     }
 
     fn takes(&self, contender: &Contender) -> bool {
-        use Protocol::{Quic, Throughline, WebTransport};
-        contender.entry.apps.contains(&App::Echo)
-            && matches!(contender.protocol, WebTransport | Throughline(Transport::WebTransport) | Quic)
+        use Protocol::{Quic, SocketIo, Tcp, Throughline, WebSocket, WebTransport};
+        let speaks = match self.what {
+            What::OverTcp => {
+                matches!(contender.protocol, Tcp | WebSocket | SocketIo | Throughline(Transport::WebSocket))
+            }
+            _ => matches!(contender.protocol, WebTransport | Throughline(Transport::WebTransport) | Quic),
+        };
+        speaks && contender.entry.apps.contains(&App::Echo)
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
@@ -86,6 +94,7 @@ impl Workload for Echo {
                 What::Datagrams => datagrams::measure(&subject, contender.protocol, self.window).await,
                 What::Messages => messages::measure(&subject, contender.protocol, self.window).await,
                 What::Bulk => bulk::measure(&subject, contender.protocol, self.window).await,
+                What::OverTcp => over_tcp::measure(&subject, contender.protocol, self.window).await,
             }
         })
     }
