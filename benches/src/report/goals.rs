@@ -161,7 +161,7 @@ const fn ratio(
 
 /// Of Throughline over WebSocket to another subject.
 const fn fanout(variant: &'static str, subject: &'static str, bound: Bound) -> Claim {
-    ratio(variant, "throughline websocket", "messages_per_cpu_second", subject, bound)
+    ratio(variant, "Throughline websocket", "messages_per_cpu_second", subject, bound)
 }
 
 /// A measure by itself.
@@ -203,9 +203,9 @@ pub(super) const GOALS: &[Goal] = &[
         measures: &[more("messages_per_cpu_second")],
         claims: &[
             fanout("-waiting -TLS", "raw write loop", AtLeast(0.95)).headline(),
-            fanout("-waiting -TLS", "bun", AtLeast(1.1)).headline(),
-            fanout("-waiting -TLS", "socket.io", AtLeast(3.0)).headline(),
-            fanout("waiting -TLS", "raw write loop", AtLeast(5.0)).headline(),
+            fanout("-waiting -TLS", "Bun", AtLeast(1.1)).headline(),
+            fanout("-waiting -TLS", "Socket.IO", AtLeast(3.0)).headline(),
+            fanout("16 waiting -TLS", "raw write loop", AtLeast(5.0)).headline(),
             fanout("-waiting TLS", "raw write loop", AtLeast(0.7)).in_variant("-waiting -TLS"),
         ],
     },
@@ -215,10 +215,10 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "150 bytes to each of 1,000 sessions, 30 times a second.",
         measures: &[more("datagrams_per_cpu_second")],
         claims: &[
-            ratio("", "throughline", "datagrams_per_cpu_second", "sendmmsg", AtLeast(0.25)),
-            ratio("", "throughline", "datagrams_per_cpu_second", "h3-webtransport", AtLeast(1.3)).headline(),
-            ratio("", "throughline", "datagrams_per_cpu_second", "web-transport-quinn", AtLeast(1.3)).headline(),
-            ratio("", "throughline", "datagrams_per_cpu_second", "aioquic", AtLeast(20.0)).headline(),
+            ratio("", "Throughline", "datagrams_per_cpu_second", "raw sendmmsg", AtLeast(0.25)),
+            ratio("", "Throughline", "datagrams_per_cpu_second", "h3-webtransport", AtLeast(1.3)).headline(),
+            ratio("", "Throughline", "datagrams_per_cpu_second", "web-transport-quinn", AtLeast(1.3)).headline(),
+            ratio("", "Throughline", "datagrams_per_cpu_second", "aioquic", AtLeast(20.0)).headline(),
         ],
     },
     Goal {
@@ -227,11 +227,11 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "10,000 sessions of each transport that say nothing but what keeps them alive. Anonymous resident memory of the server beyond what it had before, for each.",
         measures: &[less("resident_bytes_per_session")],
         claims: &[
-            value("-TLS", "throughline websocket", "resident_bytes_per_session", AtMost(3_000.0)).headline(),
-            value("-TLS", "throughline sse", "resident_bytes_per_session", AtMost(3_000.0)),
-            value("-TLS", "throughline poll", "resident_bytes_per_session", AtMost(3_000.0)),
-            value("TLS", "throughline websocket", "resident_bytes_per_session", AtMost(12_000.0)),
-            value("", "throughline webtransport", "resident_bytes_per_session", AtMost(40_000.0)).headline(),
+            value("-TLS", "Throughline websocket", "resident_bytes_per_session", AtMost(3_000.0)).headline(),
+            value("-TLS", "Throughline sse", "resident_bytes_per_session", AtMost(3_000.0)),
+            value("-TLS", "Throughline poll", "resident_bytes_per_session", AtMost(3_000.0)),
+            value("TLS", "Throughline websocket", "resident_bytes_per_session", AtMost(12_000.0)),
+            value("", "Throughline webtransport", "resident_bytes_per_session", AtMost(40_000.0)).headline(),
         ],
     },
     Goal {
@@ -240,12 +240,12 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "Datagrams, messages and the bytes of a stream, there and back on one session, beside the same over bare quinn; and messages over WebSocket beside a bare TCP socket.",
         measures: &[less("p50_us"), more("megabytes_per_cpu_second")],
         claims: &[
-            ratio("datagrams", "throughline", "p50_us", "bare quinn", AtMost(1.15)),
-            ratio("datagrams", "throughline", "p99_us", "bare quinn", AtMost(1.25)),
-            ratio("messages stream", "throughline", "p50_us", "bare quinn", AtMost(1.15)).headline(),
-            ratio("messages stream", "throughline", "p99_us", "bare quinn", AtMost(1.25)),
-            ratio("one stream", "throughline", "megabytes_per_second", "bare quinn", AtLeast(0.9)),
-            ratio("one stream", "throughline", "megabytes_per_cpu_second", "bare quinn", AtLeast(0.9)),
+            ratio("datagrams", "Throughline", "p50_us", "bare quinn", AtMost(1.15)),
+            ratio("datagrams", "Throughline", "p99_us", "bare quinn", AtMost(1.25)),
+            ratio("messages", "Throughline", "p50_us", "bare quinn", AtMost(1.15)).headline(),
+            ratio("messages", "Throughline", "p99_us", "bare quinn", AtMost(1.25)),
+            ratio("one stream", "Throughline", "megabytes_per_second", "bare quinn", AtLeast(0.9)),
+            ratio("one stream", "Throughline", "megabytes_per_cpu_second", "bare quinn", AtLeast(0.9)),
         ],
     },
     Goal {
@@ -254,10 +254,10 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "150 bytes of state 30 times a second, on a path with a round trip of 50 ms and loss in both directions: how old it is when it arrives.",
         measures: &[less("p99_us")],
         claims: &[
-            ratio("1%", "throughline webtransport", "p99_us", "throughline websocket", AtMost(0.4)),
-            ratio("1%", "throughline webtransport", "p99_us", "socket.io", AtMost(0.4)),
-            ratio("5%", "throughline webtransport", "p99_us", "throughline websocket", AtMost(0.4)).headline(),
-            ratio("5%", "throughline webtransport", "p99_us", "socket.io", AtMost(0.4)).headline(),
+            ratio("1% loss", "Throughline webtransport", "p99_us", "Throughline websocket", AtMost(0.4)),
+            ratio("1% loss", "Throughline webtransport", "p99_us", "Socket.IO", AtMost(0.4)),
+            ratio("5% loss", "Throughline webtransport", "p99_us", "Throughline websocket", AtMost(0.4)).headline(),
+            ratio("5% loss", "Throughline webtransport", "p99_us", "Socket.IO", AtMost(0.4)).headline(),
         ],
     },
     Goal {
@@ -265,14 +265,14 @@ pub(super) const GOALS: &[Goal] = &[
         title: "Streams of tokens over SSE",
         workload: "2,000 streams of Server-Sent Events, 20 bytes every 20 ms on each.",
         measures: &[less("cpu_us_per_token"), more("tokens_per_cpu_second")],
-        claims: &[ratio("", "throughline", "cpu_us_per_token", "nchan", AtMost(0.8)).headline()],
+        claims: &[ratio("", "Throughline", "cpu_us_per_token", "nchan", AtMost(0.8)).headline()],
     },
     Goal {
         id: "G7",
         title: "Long-polling",
         workload: "Messages by long-polling, each once and in order.",
         measures: &[more("messages_per_cpu_second")],
-        claims: &[ratio("", "throughline poll", "messages_per_cpu_second", "nchan", AtLeast(1.0)).headline()],
+        claims: &[ratio("", "Throughline poll", "messages_per_cpu_second", "nchan", AtLeast(1.0)).headline()],
     },
     Goal {
         id: "G8",
@@ -280,8 +280,8 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "Sessions are opened, and closed again.",
         measures: &[more("sessions_per_cpu_second")],
         claims: &[
-            ratio("QUIC", "throughline", "sessions_per_cpu_second", "bare quinn", AtLeast(0.6)).headline(),
-            ratio("TLS", "throughline", "sessions_per_cpu_second", "bare rustls", AtLeast(0.8)).headline(),
+            ratio("QUIC", "Throughline", "sessions_per_cpu_second", "bare quinn", AtLeast(0.6)).headline(),
+            ratio("TLS", "Throughline", "sessions_per_cpu_second", "bare rustls", AtLeast(0.8)).headline(),
         ],
     },
     Goal {
@@ -290,9 +290,9 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "10,000 sessions lose their links at the same moment, and all come back.",
         measures: &[less("seconds")],
         claims: &[
-            ratio("-TLS", "throughline websocket", "seconds", "socket.io recovery", AtMost(0.2)).headline(),
+            ratio("-TLS", "Throughline websocket", "seconds", "Socket.IO with recovery", AtMost(0.2)).headline(),
             // 1.3 times the time that the handshakes of G8 need.
-            ratio("TLS", "throughline websocket", "sessions_per_cpu_second", "throughline websocket", AtLeast(0.77))
+            ratio("TLS", "Throughline websocket", "sessions_per_cpu_second", "Throughline websocket", AtLeast(0.77))
                 .of_goal("G8"),
         ],
     },
@@ -301,7 +301,7 @@ pub(super) const GOALS: &[Goal] = &[
         title: "A network without UDP",
         workload: "Headless Chromium opens a page in a network that swallows UDP: the time until the first message, beside a direct WebSocket connection and one hedge of 200 ms.",
         measures: &[less("first_message_ms")],
-        claims: &[value("", "throughline", "ratio_to_direct_and_hedge", AtMost(1.25)).headline()],
+        claims: &[value("", "Throughline", "ratio_to_direct_and_hedge", AtMost(1.25)).headline()],
     },
     Goal {
         id: "G11",
@@ -309,8 +309,8 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "The demo's game at 30 ticks a second: how many players there can be until a tick is late (its 99th percentile above 33 ms).",
         measures: &[more("players")],
         claims: &[
-            ratio("", "throughline", "players", "socket.io", AtLeast(1.0)).headline(),
-            ratio("", "throughline", "players", "ws", AtLeast(1.0)),
+            ratio("", "Throughline", "players", "Socket.IO", AtLeast(1.0)).headline(),
+            ratio("", "Throughline", "players", "ws", AtLeast(1.0)),
         ],
     },
 ];

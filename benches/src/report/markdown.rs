@@ -308,9 +308,9 @@ mod tests {
     #[test]
     fn it_says_what_is_met_what_is_not_and_what_was_not_measured() {
         let page = page(&fixture(), &BTreeMap::from([("G1", "A note.".to_owned())])).unwrap();
-        assert!(page.contains("Met: throughline websocket has 1.15 (1.12–1.24) times the messages per CPU second of bun (goal: at least 1.10)."), "{page}");
+        assert!(page.contains("Met: Throughline websocket has 1.15 (1.12–1.24) times the messages per CPU second of Bun (goal: at least 1.10)."), "{page}");
         assert!(page.contains(
-            "Not met: throughline websocket has 0.94 (0.92–1.01) times the messages per CPU second of raw write loop"
+            "Not met: Throughline websocket has 0.94 (0.92–1.01) times the messages per CPU second of raw write loop"
         ));
         assert!(page.contains("The repeats are too far apart to be sure."));
         assert!(page.contains("Socket.IO: not installed"), "a row that was skipped says why");

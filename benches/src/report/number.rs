@@ -48,6 +48,9 @@ fn split(measure: &str) -> (String, Option<&str>) {
     if measure == "ratio_to_direct_and_hedge" {
         return ("times the time of a direct WebSocket connection and one hedge".to_owned(), None);
     }
+    if measure == "seconds" {
+        return ("time".to_owned(), Some("s"));
+    }
     let (name, unit) = [("_us", "µs"), ("_ms", "ms"), ("_seconds", "s"), ("_bytes", "bytes")]
         .into_iter()
         .find_map(|(suffix, unit)| Some((measure.strip_suffix(suffix)?, Some(unit))))

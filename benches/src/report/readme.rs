@@ -57,8 +57,8 @@ mod tests {
         let readme = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
         let written = with_ratios(&readme, &fixture()).unwrap();
         assert!(written.starts_with("before\n") && written.ends_with("\nafter\n") && !written.contains("old"));
-        assert!(written.contains("| bun: messages per CPU second | 1.15 | ≥ 1.10 | met |"), "{written}");
-        assert!(!written.contains("socket.io"), "what was not measured is not told");
+        assert!(written.contains("| Bun: messages per CPU second | 1.15 | ≥ 1.10 | met |"), "{written}");
+        assert!(!written.contains("Socket.IO"), "what was not measured is not told");
         assert_eq!(with_ratios(&written, &fixture()).unwrap(), written);
         assert!(with_ratios("no markers", &fixture()).is_err());
     }
