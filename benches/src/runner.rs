@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::catalogue::{self, Contender};
 use crate::certificate::Certificate;
-use crate::results::{Counts, Measured, Results, Row, Spread};
+use crate::results::{Counts, Kind, Measured, Results, Row, Spread};
 use crate::settings::{LOAD_CORE, Settings};
 use crate::workload::{self, Workload};
 use crate::{Failure, Run, check, machine};
@@ -42,6 +42,7 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
     let started = Instant::now();
     let workloads = workload::all(&settings);
     let wrong = check(&run.only, &workloads, &settings);
+    let mut mistakes = Vec::new();
     for workload in &workloads {
         let contenders = chosen(&run.only, workload.as_ref(), &workloads);
         if contenders.is_empty() {
@@ -54,7 +55,9 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
             workload.name(),
             workload.variant()
         );
-        results.rows.extend(compare(workload.as_ref(), &contenders, &wrong, &settings));
+        let rows = compare(workload.as_ref(), &contenders, &wrong, &settings);
+        mistakes.extend(rows.iter().filter_map(|row| mistake(workload.as_ref(), row)));
+        results.rows.extend(rows);
         results.versions.clone_from(&settings.versions.borrow());
         fs::write(&file, serde_json::to_string_pretty(&results)?)?;
     }
@@ -62,7 +65,26 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
         return Err("nothing was chosen".into());
     }
     eprintln!("[{:>4} s] done: {}", started.elapsed().as_secs(), file.display());
+    // A quick run is a test: of the measuring, and of what we deliver.
+    if run.quick && !mistakes.is_empty() {
+        return Err(mistakes.join("\n").into());
+    }
     Ok(())
+}
+
+/// What must not be in a row of ours: a peer may be missing, and may lose something.
+fn mistake(workload: &dyn Workload, row: &Row) -> Option<String> {
+    let Row { workload: name, variant, subject, counts, .. } = row;
+    if row.kind == Kind::Peer {
+        return None;
+    }
+    match &row.skipped {
+        Some(why) => Some(format!("{name} ({variant}): {subject}: {why}")),
+        None if counts.lost > 0 && !workload.may_lose() => {
+            Some(format!("{name} ({variant}): {subject} lost {} of {}", counts.lost, counts.expected))
+        }
+        None => None,
+    }
 }
 
 /// Why subjects cannot be measured, by their names: they are not installed, or wrong.

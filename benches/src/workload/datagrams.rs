@@ -69,6 +69,10 @@ impl Workload for Datagrams {
             && matches!(contender.protocol, WebTransport | Throughline(Transport::WebTransport) | Udp)
     }
 
+    fn may_lose(&self) -> bool {
+        true
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::State, settings)?;
         let is_slow = SLOW_SUBJECTS.iter().any(|name| contender.entry.name.contains(name));

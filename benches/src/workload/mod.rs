@@ -34,6 +34,11 @@ pub(crate) trait Workload {
     /// Whether this subject can do it, over this protocol. What cannot has no row.
     fn takes(&self, contender: &Contender) -> bool;
 
+    /// Whether some may be missing without a mistake of the server's: datagrams, and what is waited for no longer than a moment.
+    fn may_lose(&self) -> bool {
+        false
+    }
+
     /// Starts the subject, does it once, and returns what it has cost. Runs on the load generator's core; every wait in it is bounded.
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure>;
 }

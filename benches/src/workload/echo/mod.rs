@@ -87,6 +87,10 @@ impl Workload for Echo {
         speaks && contender.entry.apps.contains(&App::Echo)
     }
 
+    fn may_lose(&self) -> bool {
+        true
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::Echo, settings)?;
         load::block_on(LIMIT, async {

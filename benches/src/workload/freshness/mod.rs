@@ -75,6 +75,10 @@ impl Workload for Freshness {
         can && !matches!(contender.protocol, Throughline(Transport::Poll))
     }
 
+    fn may_lose(&self) -> bool {
+        true
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let path = Path::make(&[DELAY.to_owned(), format!("loss {}%", self.loss)])?;
         let subject = Subject::start_with(&path.at_server(), SERVER, contender, App::State, settings)?;
