@@ -38,6 +38,8 @@ pub(crate) enum App {
     State,
     /// 20 bytes, 50 times a second.
     Tokens,
+    /// The demo's arena.
+    Game,
 }
 
 impl App {
@@ -49,6 +51,7 @@ impl App {
             Self::Idle => "idle",
             Self::State => "state",
             Self::Tokens => "tokens",
+            Self::Game => "game",
         }
     }
 }

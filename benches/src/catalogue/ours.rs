@@ -14,7 +14,7 @@ pub(super) const ENTRIES: &[Entry] = &[Entry {
         Protocol::Throughline(Transport::Poll),
         Protocol::Events,
     ],
-    apps: &[App::Fanout, App::Echo, App::Idle, App::State, App::Tokens],
+    apps: &[App::Fanout, App::Echo, App::Idle, App::State, App::Tokens, App::Game],
     tls: true,
     command: &["{programs}/examples/subject", "--app", "{app}"],
     needs: "{programs}/examples/subject",

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use throughline_protocol::limits::{MAX_PACKET, MAX_UPLINK_PACKET};
 use throughline_protocol::{
-    ChannelMessage, Config, Decoder, Event, Frame, LinkTraits, Machine, Message, Welcome, channel,
+    ChannelMessage, Config, Datagram, Decoder, Event, Frame, LinkTraits, Machine, Message, Welcome, channel,
 };
 
 use super::http::{Answers, Part};
@@ -29,6 +29,8 @@ pub(crate) struct Session {
     /// The server has answered on this link: it is the one that carries the session.
     is_heard: bool,
     is_resumed: bool,
+    /// What the application sends are datagrams.
+    sends_datagrams: bool,
 }
 
 /// What carries packets. The first lane is the way down, the second that of the POSTs.
@@ -52,7 +54,13 @@ impl Session {
     pub(crate) fn new(base: String, transport: Transport) -> Self {
         let machine = Machine::client(Config::default());
         let carrier = Carrier::new(transport);
-        Self { base, machine, carrier, is_welcome: false, is_heard: false, is_resumed: false }
+        Self { base, machine, carrier, is_welcome: false, is_heard: false, is_resumed: false, sends_datagrams: false }
+    }
+
+    /// Sends datagrams instead of messages, of which the newest is enough.
+    pub(crate) fn with_datagrams(mut self) -> Self {
+        self.sends_datagrams = true;
+        self
     }
 
     /// Handles one packet.
@@ -197,7 +205,14 @@ impl Wire for Session {
     }
 
     fn send(&mut self, message: &[u8], io: &mut Io<'_>) -> Result<(), Failure> {
-        self.machine.send(Message::from(message)).map_err(|error| format!("a message was not taken: {error}"))?;
+        if self.sends_datagrams {
+            let datagram = Datagram::from(message.to_vec());
+            self.machine
+                .send_datagram(datagram, Some(0))
+                .map_err(|error| format!("a datagram was not taken: {error}"))?;
+        } else {
+            self.machine.send(Message::from(message)).map_err(|error| format!("a message was not taken: {error}"))?;
+        }
         self.transmit(io);
         Ok(())
     }

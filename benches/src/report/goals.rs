@@ -309,8 +309,8 @@ pub(super) const GOALS: &[Goal] = &[
         workload: "The demo's game at 30 ticks a second: how many players there can be until a tick is late (its 99th percentile above 33 ms).",
         measures: &[more("players")],
         claims: &[
-            ratio("", "Throughline", "players", "Socket.IO", AtLeast(1.0)).headline(),
-            ratio("", "Throughline", "players", "ws", AtLeast(1.0)),
+            ratio("", "Throughline webtransport", "players", "Socket.IO game", AtLeast(1.0)).headline(),
+            ratio("", "Throughline websocket", "players", "ws game", AtLeast(1.0)),
         ],
     },
 ];

@@ -1,5 +1,5 @@
-// The demo's arena over Socket.IO, in the namespace `/game`: `state` and `input` are events with binary data, states volatile (dropped when they cannot be sent
-// now), `notice` is an event with text. Settings as in socketio.mjs.
+// The demo's arena over Socket.IO, in the namespace `/game`: `state` is an event with binary data, volatile (dropped when it cannot be sent now), `notice` one
+// with text. Inputs come as `message` with text, in hexadecimal: seven bytes are cheaper so than as an attachment, which is a message of its own. Settings as in socketio.mjs.
 
 import http from 'node:http';
 import { createRequire } from 'node:module';
@@ -20,7 +20,7 @@ io.of('/game').on('connection', (socket) => {
     tell: (text) => socket.emit('notice', text),
   });
   socket.on('disconnect', () => player?.leave());
-  socket.on('input', (data) => player?.steer(data));
+  socket.on('message', (hex) => player?.steer(Buffer.from(hex, 'hex')));
   if (player === null) {
     socket.disconnect(true);
   }

@@ -8,6 +8,7 @@
 //! - `idle`: nothing.
 //! - `state`: each session is sent a datagram of 150 bytes 30 times a second (`?hz=&bytes=` of its opening say otherwise), newest wins.
 //! - `tokens`: each session is sent 20 characters as a message 50 times a second; the channel `tokens` has the same, for `/channels/tokens/events`.
+//! - `game`: the demo's arena, with more seats.
 //!
 //! The defaults of the configuration, but for limits per address and in all: here everybody comes from one. Channels may be read and written by all, and by the API.
 
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
 use throughline::auth::Secret;
+use throughline::demo::Arena;
 use throughline::{CertificateConfig, Config, Event, Identity, Namespace, Server, Session, StartError, Stream};
 use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,6 +31,9 @@ use clock::{Clock, Rate, Ticks};
 
 /// Both sides' key for `/api`: it guards nothing.
 const API_KEY: &str = "throughline-benchmark";
+
+/// Of the arena: more than one core has time for.
+const SEATS: u16 = 4_000;
 
 /// More than whoever measures can open.
 const PLENTY: usize = 1_000_000;
@@ -55,6 +60,7 @@ enum App {
     Idle,
     State,
     Tokens,
+    Game,
 }
 
 // One core is what each subject has.
@@ -80,10 +86,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn start(app: App, config: Config) -> Result<Server, StartError> {
     let sessions = Arc::new(Clock::default());
+    let arena = matches!(app, App::Game).then(|| Arena::with_seats(SEATS));
     let server = Server::builder()
         .config(config)
         .authenticate(|open| std::future::ready(Ok(remember(open.uri.query()))))
-        .on_session(move |session| run(app, session, Arc::clone(&sessions)))
+        .on_session(move |session| run(app, session, Arc::clone(&sessions), arena.clone()))
         .start()
         .await?;
     if matches!(app, App::Tokens) {
@@ -133,7 +140,10 @@ fn remember(query: Option<&str>) -> Identity {
     Identity { claims: serde_json::json!(rate), ..Identity::anonymous() }
 }
 
-async fn run(app: App, session: Session, sessions: Arc<Clock>) {
+async fn run(app: App, session: Session, sessions: Arc<Clock>, arena: Option<Arena>) {
+    if let Some(arena) = arena {
+        return arena.play(session).await;
+    }
     let asked = || serde_json::from_value(session.identity().claims.clone()).ok();
     let _seat = match app {
         App::State => Some(sessions.states(asked().unwrap_or(Rate::STATE), &session)),
@@ -143,7 +153,7 @@ async fn run(app: App, session: Session, sessions: Arc<Clock>) {
             let _ = session.hub().channel("fanout").subscribe(&session).await; // fails when the session has ended
             None
         }
-        App::Echo | App::Idle => None,
+        App::Echo | App::Idle | App::Game => None,
     };
     while let Some(event) = session.recv().await {
         match (app, event) {
