@@ -325,6 +325,12 @@ impl Machine {
         }
     }
 
+    /// Whether [`Machine::poll_event`] may have something.
+    pub fn has_event(&self) -> bool {
+        let is_end_untold = matches!(self.phase, Phase::Closed(_)) && !self.closed_told;
+        self.opened || is_end_untold || self.inbox.has_events() || self.streams.has_incoming()
+    }
+
     /// Ends the session: the messages before it are sent, then CLOSE. Does nothing when it is ending already.
     pub fn close(&mut self, now: Micros, close: Close) {
         if self.closing().is_none() {

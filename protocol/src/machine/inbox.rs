@@ -119,6 +119,11 @@ impl Inbox {
         self.states.pop_front()
     }
 
+    /// Whether anything waits for the application.
+    pub(super) fn has_events(&self) -> bool {
+        !self.messages.0.is_empty() || !self.datagrams.is_empty()
+    }
+
     pub(super) fn has_channels(&self) -> bool {
         !self.channels.0.is_empty()
     }

@@ -384,6 +384,10 @@ impl Streams {
         self.refuse(id, 0);
     }
 
+    pub(super) fn has_incoming(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     pub(super) fn next_incoming(&mut self) -> Option<u64> {
         self.incoming.pop_front()
     }

@@ -186,8 +186,11 @@ impl Shared {
 
     /// Tells everybody who waits that the machine has changed.
     pub(crate) fn notify(&self, core: &mut Core) {
-        self.incoming.notify_waiters();
         let is_ending = core.machine.closing().is_some();
+        // Most of what a client says to a server that sends is ACKs: they wake nobody.
+        if is_ending || core.machine.has_event() {
+            self.incoming.notify_waiters();
+        }
         if is_ending || core.machine.has_room() {
             self.room.notify_waiters();
             core.requests.wake_senders();
