@@ -38,7 +38,7 @@ pub(crate) fn read_as(is_text: bool, message: &[u8]) -> Option<(u64, u64)> {
     if is_text { read_text(message) } else { read(message) }
 }
 
-/// [`write`] or [`write_text`].
+/// [`write()`] or [`write_text`].
 pub(crate) fn write_as(is_text: bool, message: &mut [u8], due: Instant, number: u64) {
     if is_text { write_text(message, due, number) } else { write(message, due, number) }
 }

@@ -22,7 +22,7 @@ pub(crate) fn write(folder: &Path, readme: Option<&Path>) -> Result<(), Failure>
     Ok(())
 }
 
-/// Fails when a file is not what [`write`] would write.
+/// Fails when a file is not what [`write()`] would write.
 pub(crate) fn check(folder: &Path, readme: Option<&Path>) -> Result<(), Failure> {
     let is_stale = |(file, text): &(PathBuf, String)| fs::read_to_string(file).ok().as_ref() != Some(text);
     let stale: Vec<_> = files(folder, readme)?.into_iter().filter(is_stale).map(|(file, _)| file).collect();
