@@ -7,8 +7,6 @@
 //! - [`limits`]: servers that do nothing but the least that a workload needs.
 //! - [`results`]: what comes out, as JSON, and [`report`]: as a table and pictures.
 
-#![allow(dead_code, reason = "the parts are being filled in")]
-
 mod catalogue;
 mod certificate;
 mod check;

@@ -271,7 +271,12 @@ impl Driver {
                 let Poll::Ready(read) = stream.poll_read(context, &mut buffer) else { break };
                 read?;
                 if buffer.filled().is_empty() {
-                    return Err("the server ended the connection".into());
+                    if lane == 0 || !self.out[lane].is_empty() {
+                        return Err("the server ended the connection".into());
+                    }
+                    // A connection for requests, which nobody has needed for a while.
+                    self.lanes[lane] = Lane::Idle;
+                    break;
                 }
                 self.tell(|wire, io| wire.take(lane, buffer.filled(), io))?;
             }
