@@ -7,6 +7,7 @@ use throughline_protocol::{Code, varint};
 
 use crate::transport::Transport;
 use crate::transport::open::{LinkName, MAX_RECEIVED, Open, Rejection, Resume};
+pub use crate::transport::websocket::fuzzing::frames;
 pub use crate::transport::webtransport::fuzzing::{capsules, gate, probe};
 
 /// An opening. The first byte chooses the carrier; the rest is a query, or lines of offered subprotocols, or lines of headers,

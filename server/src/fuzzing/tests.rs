@@ -114,6 +114,27 @@ fn openings_of_every_kind() {
 }
 
 #[test]
+fn websocket_frames_of_every_kind() {
+    let mut random = Random(5);
+    // With a mask of zeros, so that what is inside is what is seen.
+    let frame = |first: u8, payload: &[u8]| [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat();
+    let long = [&[0x82, 0xfe, 1, 0, 0, 0, 0, 0][..], &[7; 256]].concat();
+    let parts = [
+        frame(0x82, b"a packet"),
+        frame(0x02, b"a part"),
+        frame(0x00, b"another"),
+        frame(0x80, b"the last"),
+        frame(0x89, b"ping"),
+        frame(0x8a, b""),
+        frame(0x88, b"\x03\xe8bye"),
+        long,
+    ];
+    for _ in 0..10_000 {
+        frames(&random.input(&parts));
+    }
+}
+
+#[test]
 fn capsules_of_every_kind() {
     let mut random = Random(2);
     let parts = [

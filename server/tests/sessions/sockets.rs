@@ -5,11 +5,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::select;
 use http::{HeaderMap, StatusCode};
-use throughline_protocol::{Frame, Welcome};
+use throughline::Transport;
+use throughline_protocol::{Decoder, Frame, Welcome};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{Place, Running, config, echo, start, welcome, within};
+use crate::common::{Incoming, Place, Running, Wire, config, echo, start, welcome, within};
 
 /// A connection of a client that speaks HTTP/1.1 by hand.
 struct Connection<'a> {
@@ -242,5 +243,32 @@ async fn old_clients_and_those_that_close_are_answered_by_http() {
             assert!(text.starts_with(line) && text.contains(" 200 OK\r\n"), "{line} {route}: {text:?}");
             assert!(route == "poll" || text.contains("\nid: 1\n") || text.contains("\r\n\r\nid: 1\n"), "{text:?}");
         }
+    }
+}
+
+/// What is sent before its sender gives way leaves in one piece: sixteen small messages are not sixteen writes.
+#[tokio::test]
+async fn what_is_sent_in_one_go_leaves_in_one_frame() {
+    const MESSAGES: u8 = 16;
+    let application = async |session: throughline::Session| {
+        (0..MESSAGES).for_each(|number| session.try_send(vec![number]).unwrap());
+        session.closed().await;
+    };
+    let Running { server: _server, place, .. } = &start(config(), |builder| builder.on_session(application)).await;
+    for transport in [Transport::WebSocket, Transport::Sse, Transport::Poll] {
+        let mut wire = Wire::connect(place, transport).await;
+        wire.send_frames(&[Frame::Ping { id: 1 }]).await;
+        let (mut decoder, mut data) = (Decoder::new(), None);
+        while data.is_none() {
+            let Incoming::Bytes(bytes) = wire.next().await else { panic!("{transport}") };
+            decoder.push(bytes);
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                if let Frame::Stream { data: bytes, .. } = frame {
+                    data = Some(bytes);
+                }
+            }
+        }
+        // Each is its kind, its length and one byte.
+        assert_eq!(data.unwrap().len(), 3 * usize::from(MESSAGES), "{transport}");
     }
 }

@@ -4,6 +4,8 @@
 //! without a copy for each.
 
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod reader;
 
 use std::io;
