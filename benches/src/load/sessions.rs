@@ -19,7 +19,7 @@ const HANDSHAKES: usize = 16;
 
 /// A handshake that goes wrong among a thousand is tried again: what is measured comes afterwards.
 const ATTEMPTS: usize = 4;
-const ATTEMPT: Duration = Duration::from_secs(5);
+const ATTEMPT: Duration = Duration::from_secs(12);
 
 /// Opens one. A session of Throughline goes on by itself as long as it is held.
 pub(crate) async fn open(

@@ -14,6 +14,7 @@ use crate::Failure;
 use crate::catalogue::{Contender, Protocol, Transport};
 use crate::load::webtransport::{self, Session};
 use crate::load::{self, open_loop, payload, sessions};
+use crate::measure;
 use crate::results::{Counts, Measured};
 use crate::settings::Settings;
 use crate::subject::{App, Subject};
@@ -36,7 +37,7 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const STRAGGLERS: Duration = Duration::from_millis(300);
 
 /// For one repeat in all.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(100);
 
 pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
     vec![Box::new(Datagrams {
@@ -127,12 +128,14 @@ async fn receive(subject: &Subject, protocol: Protocol, count: usize, window: Du
         let from = Instant::now();
         tally.borrow_mut().window = Some((payload::micros(from), payload::micros(from + window)));
         let (cpu, arrived) = (subject.cpu_time()?, tally.borrow().arrived);
+        let own_cpu = measure::cpu_time(&[std::process::id()])?;
         tokio::time::sleep_until((from + window).into()).await;
         let (cpu, arrived) = (subject.cpu_time()? - cpu, tally.borrow().arrived - arrived);
+        let own_cpu = measure::cpu_time(&[std::process::id()])? - own_cpu;
         tokio::time::sleep(STRAGGLERS).await;
-        Ok::<_, Failure>((cpu, arrived))
+        Ok::<_, Failure>((cpu, own_cpu, arrived))
     };
-    let (cpu, arrived) = tokio::select! {
+    let (cpu, own_cpu, arrived) = tokio::select! {
         measured = measuring => measured?,
         Some(ended) = following.join_next() => return Err(format!("a session ended: {:?}", ended?.err()).into()),
     };
@@ -142,6 +145,7 @@ async fn receive(subject: &Subject, protocol: Protocol, count: usize, window: Du
     let mut measured = Measured { counts: Counts::new(expected, expected, tally.due), ..Measured::default() };
     measured.set("datagrams_per_cpu_second", arrived as f64 / cpu.as_secs_f64());
     measured.set("cpu_share", cpu.as_secs_f64() / window.as_secs_f64());
+    measured.set("load_cpu_share", own_cpu.as_secs_f64() / window.as_secs_f64());
     measured.set("sessions", count as f64);
     measured.set_latencies(&tally.ages);
     Ok(measured)
