@@ -1,4 +1,4 @@
-//! What the examples' QUIC clients trust: every certificate. They are for servers on this machine.
+//! What the examples' clients trust: every certificate. They are for servers on this machine.
 
 use std::sync::Arc;
 
@@ -12,14 +12,20 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// For HTTP/3 with whatever certificate the server has.
 pub(crate) fn client_config() -> Result<quinn::ClientConfig, Failure> {
+    let tls = tls_config(b"h3")?;
+    Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
+}
+
+/// For this protocol above TLS 1.3, with whatever certificate the server has.
+pub(crate) fn tls_config(protocol: &[u8]) -> Result<rustls::ClientConfig, Failure> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    Ok(tls)
 }
 
 #[derive(Debug)]
