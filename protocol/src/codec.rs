@@ -16,7 +16,7 @@ pub struct Decoder {
     piece: Bytes,
     /// A frame that began in an earlier piece, and all that came after it.
     partial: BytesMut,
-    failed: Option<FrameError>,
+    failed: Option<Box<FrameError>>,
 }
 
 impl Decoder {
@@ -43,12 +43,12 @@ impl Decoder {
     /// # Errors
     /// The first frame that cannot be read ends the input.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
-        if let Some(error) = self.failed {
-            return Err(error);
+        if let Some(error) = &self.failed {
+            return Err(**error);
         }
         let result = self.read();
         if let Err(error) = result {
-            self.failed = Some(error);
+            self.failed = Some(Box::new(error));
             self.piece = Bytes::new();
             self.partial = BytesMut::new();
         }

@@ -114,15 +114,18 @@ pub(crate) struct Outgoing {
 
 impl Default for Outgoing {
     fn default() -> Self {
-        Self {
-            application: Slots::new(MAX_OUTGOING_DATAGRAMS),
-            states: Slots::new(MAX_OUTGOING_STATES),
-            turn: Mark::Application,
-        }
+        Self::NONE
     }
 }
 
 impl Outgoing {
+    /// Nothing waits.
+    pub(crate) const NONE: Self = Self {
+        application: Slots::new(MAX_OUTGOING_DATAGRAMS),
+        states: Slots::new(MAX_OUTGOING_STATES),
+        turn: Mark::Application,
+    };
+
     /// Puts a datagram in its key's slot; without a key, in one of its own. Returns how many it pushed out.
     pub(crate) fn put(&mut self, key: Option<u64>, datagram: Datagram) -> u64 {
         self.application.put(key, key.is_some(), datagram)
@@ -159,8 +162,8 @@ impl Outgoing {
         self.turn
     }
 
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    pub(crate) fn is_empty(&self) -> bool {
+        self.application.waiting.is_empty() && self.states.waiting.is_empty()
     }
 }
 
@@ -171,11 +174,13 @@ struct Slots<K> {
     max: usize,
 }
 
-impl<K: PartialEq> Slots<K> {
-    fn new(max: usize) -> Self {
+impl<K> Slots<K> {
+    const fn new(max: usize) -> Self {
         Self { waiting: VecDeque::new(), max }
     }
+}
 
+impl<K: PartialEq> Slots<K> {
     /// Puts a datagram in its key's slot. Returns how many it pushed out: an older one of the same key, or the oldest of all when there is no slot left.
     fn put(&mut self, key: K, is_shared: bool, datagram: Datagram) -> u64 {
         let same = if is_shared { self.waiting.iter().position(|(other, _)| *other == key) } else { None };

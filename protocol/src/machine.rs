@@ -23,11 +23,14 @@ mod heartbeat;
 mod inbox;
 mod leaving;
 mod links;
+mod rare;
 mod receive;
 mod requests;
 mod send;
 mod streams;
 mod transmit;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -43,6 +46,7 @@ use credit::Credit;
 use heartbeat::Heartbeat;
 use inbox::{Arrived, Inbox};
 use leaving::Leaving;
+use rare::{Blank, Rare};
 use requests::Requests;
 use streams::Streams;
 
@@ -141,7 +145,7 @@ enum Phase {
 #[derive(Debug)]
 pub struct Machine {
     role: Role,
-    config: Config,
+    config: Arc<Config>,
     identity: Option<(SessionId, ResumeKey)>,
     phase: Phase,
     /// The number of the current link, from 1, and how many there were.
@@ -163,11 +167,11 @@ pub struct Machine {
     sender: Sender,
     receiver: Receiver,
     assembler: Assembler,
-    outgoing: Outgoing,
+    outgoing: Rare<Outgoing>,
     credit: Credit,
     inbox: Inbox,
-    answers: Answers,
-    requests: Requests,
+    answers: Rare<Answers>,
+    requests: Rare<Requests>,
     streams: Streams,
     leaving: Leaving,
     credentials: Credentials,
@@ -179,19 +183,23 @@ pub struct Machine {
     stats: Stats,
 }
 
+impl Blank for Outgoing {
+    const BLANK: &'static Self = &Self::NONE;
+}
+
 impl Machine {
     /// The server's side of a new session.
-    pub fn server(config: Config, session: SessionId, key: ResumeKey) -> Self {
+    pub fn server(config: impl Into<Arc<Config>>, session: SessionId, key: ResumeKey) -> Self {
         let credit = INITIAL_CLIENT_CREDIT;
-        Self::new(Role::Server, config, Some((session, key)), credit)
+        Self::new(Role::Server, config.into(), Some((session, key)), credit)
     }
 
     /// The client's side. Its id, key and credit come with WELCOME.
-    pub fn client(config: Config) -> Self {
-        Self::new(Role::Client, config, None, 0)
+    pub fn client(config: impl Into<Arc<Config>>) -> Self {
+        Self::new(Role::Client, config.into(), None, 0)
     }
 
-    fn new(role: Role, config: Config, identity: Option<(SessionId, ResumeKey)>, credit: u64) -> Self {
+    fn new(role: Role, config: Arc<Config>, identity: Option<(SessionId, ResumeKey)>, credit: u64) -> Self {
         // What a client grants before its first ACK is fixed by the protocol; a server says it in WELCOME.
         let initial_limit = if role == Role::Client { INITIAL_CLIENT_CREDIT } else { 0 };
         Self {
@@ -211,12 +219,12 @@ impl Machine {
             sender: Sender::new(credit),
             receiver: Receiver::new(config.receive_window_bytes, initial_limit),
             assembler: Assembler::new(config.max_message_bytes),
-            outgoing: Outgoing::default(),
+            outgoing: Rare::default(),
             credit: Credit::default(),
             inbox: Inbox::default(),
-            answers: Answers::default(),
-            requests: Requests::default(),
-            streams: Streams::new(role, &config),
+            answers: Rare::default(),
+            requests: Rare::default(),
+            streams: Streams::new(role, Arc::clone(&config)),
             leaving: Leaving::default(),
             credentials: Credentials::default(),
             heard: 0,
@@ -287,6 +295,7 @@ impl Machine {
         // Due, not sent: the link may not take anything now, and the next timeout must lie ahead all the same.
         if now >= self.heartbeat.next_at() {
             self.heartbeat.beat(now, self.config.heartbeat_ms);
+            self.trim();
         }
         if self.ack_at.is_some_and(|at| now >= at) {
             self.ack_at = None;
@@ -294,6 +303,20 @@ impl Machine {
         }
         self.leave_in_time(now);
         self.expire_in_time(now);
+    }
+
+    /// Gives back the room of what has come to its end. With each heartbeat: often enough for a session that is idle, and seldom for one that is not.
+    fn trim(&mut self) {
+        self.inbox.trim();
+        if self.outgoing.is_empty() {
+            self.outgoing.clear();
+        }
+        if self.answers.is_empty() {
+            self.answers.clear();
+        }
+        if self.requests.is_empty() {
+            self.requests.clear();
+        }
     }
 
     // ---- the application ----
@@ -462,5 +485,16 @@ impl Machine {
         if link == Some(self.link) {
             self.credit.took();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Machine;
+
+    /// A server has as many as sessions: what most of them never have belongs into a `Rare`.
+    #[test]
+    fn an_idle_machine_is_small() {
+        assert!(size_of::<Machine>() <= 832, "{} bytes", size_of::<Machine>());
     }
 }

@@ -188,17 +188,18 @@ async fn start(mut config: Config) -> Result<Server, Failure> {
 
 /// Sends everything back.
 async fn echo(session: Session) {
-    while let Some(event) = session.recv().await {
-        let is_open = match event {
-            Event::Message(message) => session.send(message).await.is_ok(),
-            Event::Datagram(datagram) => {
+    loop {
+        let message = match session.recv().await {
+            Some(Event::Message(message)) => message,
+            Some(Event::Datagram(datagram)) => {
                 // They may be lost, here as anywhere.
                 let _ = session.send_datagram(datagram, None);
-                true
+                continue;
             }
-            _ => true,
+            Some(_) => continue,
+            None => return,
         };
-        if !is_open {
+        if session.send(message).await.is_err() {
             return;
         }
     }

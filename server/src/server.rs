@@ -61,6 +61,8 @@ pub struct Builder {
     config: Config,
     routes: Router,
     authenticate: Option<Authenticate>,
+    /// It looks at nothing but tokens, when a client sends a new one.
+    only_tokens: bool,
     authorize: Option<Authorize>,
     tokens: Option<Tokens>,
     on_session: OnSession,
@@ -98,6 +100,7 @@ impl Server {
             config: Config::default(),
             routes: Router::new(),
             authenticate: None,
+            only_tokens: false,
             authorize: None,
             tokens: None,
             on_session: Box::new(|session| async move { while session.recv().await.is_some() {} }.boxed()),
@@ -204,6 +207,7 @@ impl Builder {
         Fut: Future<Output = Result<Identity, Rejection>> + Send + 'static,
     {
         self.authenticate = Some(Box::new(move |open| authenticate(open).boxed()));
+        self.only_tokens = false;
         self
     }
 
@@ -221,7 +225,7 @@ impl Builder {
     /// or [`Tokens::authorize`].
     pub fn tokens(mut self, tokens: Tokens) -> Self {
         self.tokens = Some(tokens.clone());
-        self.authenticate(move |open| tokens.authenticate(open))
+        Self { only_tokens: true, ..self.authenticate(move |open| tokens.authenticate(open)) }
     }
 
     /// The application: called once for each session, in a task of its own. When it returns, the session is closed with code 0; when it
@@ -272,7 +276,11 @@ impl Builder {
             origins: OriginPolicy::new(&config.origins).unwrap_or_default(), // validated above
             trusted_proxies: config.trusted_proxies.clone(),
             admission: Admission::new(&config.limits),
-            authenticator: Arc::new(Authenticator::new(self.authenticate, config.limits.open_timeout)),
+            authenticator: Arc::new(Authenticator::new(
+                self.authenticate,
+                self.only_tokens,
+                config.limits.open_timeout,
+            )),
             on_session: self.on_session,
             channels: Some(hub.handler()),
             registry: Arc::new(Registry::default()),
@@ -290,6 +298,7 @@ impl Builder {
                 Some(certificates) => Box::new(move || certificates.hashes()),
                 None => Box::new(Vec::new),
             },
+            machine: Arc::new(Gateway::machine_config(&config.limits)),
             limits: config.limits.clone(),
         });
 

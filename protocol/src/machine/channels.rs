@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::rare::Blank;
 use super::{Machine, Role, TrySendError};
 use crate::limits::{FRESH_BYTES, MAX_CHANNEL_ANSWERS, MAX_CHANNEL_OVERHEAD};
 use crate::varint;
@@ -17,6 +18,17 @@ pub(super) struct Answers {
     beyond: VecDeque<u64>,
 }
 
+impl Answers {
+    /// Whether nothing is owed, and nothing waits beyond the buffer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.owed == 0 && self.beyond.is_empty()
+    }
+}
+
+impl Blank for Answers {
+    const BLANK: &'static Self = &Self { owed: 0, beyond: VecDeque::new() };
+}
+
 impl Machine {
     /// The body of the next channel message. Its credit is freed. A server that is asked owes an answer to each, by [`Machine::answer_channel`], and gets no more
     /// of them while [`MAX_CHANNEL_ANSWERS`] are owed, or wait beyond a full buffer: a client that asks and does not read costs no more than that.
@@ -24,14 +36,16 @@ impl Machine {
         // Whoever has ended a session is answered no more: what it said before is handled all the same.
         if self.role == Role::Server && self.closed().is_none() {
             let acked = self.sender.acked();
-            self.answers.beyond.retain(|end| *end > acked);
+            self.answers.get_mut().into_iter().for_each(|answers| answers.beyond.retain(|end| *end > acked));
             if self.answers.owed + self.answers.beyond.len() >= MAX_CHANNEL_ANSWERS {
                 return None;
             }
         }
         let assembled = self.inbox.pop_channel()?;
         self.receiver.taken(assembled.cost);
-        self.answers.owed += usize::from(self.role == Role::Server);
+        if self.role == Role::Server {
+            self.answers.make().owed += 1;
+        }
         Some(assembled.message.into_bytes())
     }
 
@@ -71,7 +85,9 @@ impl Machine {
     /// # Errors
     /// [`TrySendError`], but never `Full`; the answer was then not taken.
     pub fn answer_channel(&mut self, answer: Bytes) -> Result<(), TrySendError> {
-        self.answers.owed = self.answers.owed.saturating_sub(1);
+        if let Some(answers) = self.answers.get_mut() {
+            answers.owed = answers.owed.saturating_sub(1);
+        }
         if let Some(close) = self.closing() {
             return Err(TrySendError::Closed(close.clone()));
         }
@@ -79,7 +95,7 @@ impl Machine {
         let is_beyond = !self.has_room();
         self.push_message([Some(answer), None]);
         if is_beyond {
-            self.answers.beyond.push_back(self.sender.end());
+            self.answers.make().beyond.push_back(self.sender.end());
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ pub(super) struct Credentials {
     /// A server's EXPIRES is to be sent.
     due: bool,
     /// The newest TOKEN: one that a client has to send, or that a server has not looked at, and how many links there were when it came.
-    token: Option<(Token, u64)>,
+    token: Option<Box<(Token, u64)>>,
     /// A server is looking at one. The time of the old ones does not end meanwhile: the new one came before it had.
     is_looking: bool,
     /// How many links there were when that one came.
@@ -52,7 +52,7 @@ impl Machine {
     /// On a client: authenticates anew, with the next packet. Of several that were not sent yet, the newest is.
     pub fn send_token(&mut self, token: Token) {
         if self.role == Role::Client && self.closing().is_none() {
-            self.credentials.token = Some((token, self.links));
+            self.credentials.token = Some(Box::new((token, self.links)));
         }
     }
 
@@ -62,7 +62,7 @@ impl Machine {
         if self.role == Role::Client || self.credentials.is_looking || !self.is_open() {
             return None;
         }
-        let (token, links) = self.credentials.token.take()?;
+        let (token, links) = *self.credentials.token.take()?;
         (self.credentials.is_looking, self.credentials.links) = (true, links);
         Some(token)
     }
@@ -94,7 +94,7 @@ impl Machine {
         if self.role == Role::Client {
             return Err(Close::protocol(Code::ProtocolViolation, "TOKEN is the client's"));
         }
-        self.credentials.token = Some((token, self.links));
+        self.credentials.token = Some(Box::new((token, self.links)));
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Machine {
 
     /// The TOKEN of a client, when one is to be sent.
     pub(super) fn take_token(&mut self) -> Option<Token> {
-        self.credentials.token.take_if(|_| self.role == Role::Client).map(|(token, _)| token)
+        self.credentials.token.take_if(|_| self.role == Role::Client).map(|shown| shown.0)
     }
 
     /// What EXPIRES says, when that is due.

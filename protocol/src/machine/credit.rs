@@ -1,6 +1,7 @@
 //! The credit of DATAGRAM frames (SPEC section 5): how many may be on their way, so that none grows old in a queue that nobody can reach into.
 
 use super::Micros;
+use super::rare::{Blank, Rare};
 use crate::limits::{MAX_DATAGRAMS_UNDER_WAY, MIN_DATAGRAMS_UNDER_WAY};
 
 /// How long datagrams are counted before their rates are known anew, in microseconds.
@@ -13,6 +14,13 @@ const PATIENCE_US: u64 = 50_000;
 /// Both directions of one link; the rate outlives the links.
 #[derive(Debug, Default)]
 pub(super) struct Credit {
+    counts: Rare<Counts>,
+    /// TAKEN may wait for a round trip of another request.
+    waits: bool,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     /// DATAGRAM frames that we sent on this link, and that the peer says it has taken.
     sent: u64,
     taken: u64,
@@ -26,70 +34,87 @@ pub(super) struct Credit {
     offered: u64,
     taken_then: u64,
     since: Micros,
-    /// TAKEN may wait for a round trip of another request.
-    waits: bool,
+}
+
+impl Blank for Counts {
+    const BLANK: &'static Self = &Self {
+        sent: 0,
+        taken: 0,
+        ours: 0,
+        said: 0,
+        offered_rate: 0.0,
+        taken_rate: 0.0,
+        offered: 0,
+        taken_then: 0,
+        since: 0,
+    };
 }
 
 impl Credit {
     pub(super) fn link_changed(&mut self, peer_sends_requests: bool) {
         self.waits = peer_sends_requests;
-        (self.sent, self.taken, self.ours, self.said) = (0, 0, 0, 0);
-        (self.taken_then, self.taken_rate) = (0, 0.0);
+        if let Some(counts) = self.counts.get_mut() {
+            (counts.sent, counts.taken, counts.ours, counts.said) = (0, 0, 0, 0);
+            (counts.taken_then, counts.taken_rate) = (0, 0.0);
+        }
     }
 
     /// The application has given a datagram to send.
     pub(super) fn offered(&mut self) {
-        self.offered += 1;
+        self.counts.make().offered += 1;
     }
 
     /// Whether another frame may go now, on a path of this least round-trip time.
     pub(super) fn allows(&mut self, now: Micros, min_rtt_us: u64) -> bool {
-        let elapsed = now.saturating_sub(self.since);
+        let counts = self.counts.make();
+        let elapsed = now.saturating_sub(counts.since);
         if elapsed >= MEASURE_US {
             let measured = |count: u64, before: f64| {
                 let newest = count as f64 * 1e6 / elapsed as f64;
                 // A pause is no rate; a new one counts at once when it is higher.
                 if elapsed > 8 * MEASURE_US { newest } else { newest.max((before + newest) / 2.0) }
             };
-            self.offered_rate = measured(self.offered, self.offered_rate);
-            self.taken_rate = measured(self.taken - self.taken_then, self.taken_rate);
-            (self.since, self.offered, self.taken_then) = (now, 0, self.taken);
+            counts.offered_rate = measured(counts.offered, counts.offered_rate);
+            counts.taken_rate = measured(counts.taken - counts.taken_then, counts.taken_rate);
+            (counts.since, counts.offered, counts.taken_then) = (now, 0, counts.taken);
         }
-        let path = self.offered_rate * min_rtt_us as f64 / 1e6;
+        let path = counts.offered_rate * min_rtt_us as f64 / 1e6;
         // What is offered says little about what can be taken. So it counts until the path has been filled twice, and what came back tells.
-        let on_the_path = if self.taken as f64 <= 2.0 * path {
+        let on_the_path = if counts.taken as f64 <= 2.0 * path {
             path.ceil()
         } else {
             let loop_us = if self.waits { 2 * min_rtt_us } else { min_rtt_us };
-            (self.taken_rate * (loop_us + PATIENCE_US) as f64 / 1e6).round()
+            (counts.taken_rate * (loop_us + PATIENCE_US) as f64 / 1e6).round()
         };
-        self.sent - self.taken < (on_the_path as u64 + MIN_DATAGRAMS_UNDER_WAY).min(MAX_DATAGRAMS_UNDER_WAY)
+        counts.sent - counts.taken < (on_the_path as u64 + MIN_DATAGRAMS_UNDER_WAY).min(MAX_DATAGRAMS_UNDER_WAY)
     }
 
     pub(super) fn sent(&mut self) {
-        self.sent += 1;
+        self.counts.make().sent += 1;
     }
 
     /// TAKEN arrived. More than was sent is all of it: a POST that came twice was counted twice.
     pub(super) fn peer_took(&mut self, count: u64) {
-        self.taken = self.taken.max(count.min(self.sent));
+        if let Some(counts) = self.counts.get_mut() {
+            counts.taken = counts.taken.max(count.min(counts.sent));
+        }
     }
 
     /// The application has taken a datagram of this link, or one was dropped.
     pub(super) fn took(&mut self) {
-        self.ours += 1;
+        self.counts.make().ours += 1;
     }
 
     /// Whether TAKEN is due.
     pub(super) fn owes(&self) -> bool {
-        self.ours > self.said
+        self.counts.ours > self.counts.said
     }
 
     /// The count for TAKEN, when that is due.
     pub(super) fn take_due(&mut self) -> Option<u64> {
-        let due = self.owes().then_some(self.ours);
-        self.said = self.ours;
-        due
+        let counts = self.counts.get_mut().filter(|counts| counts.ours > counts.said)?;
+        counts.said = counts.ours;
+        Some(counts.said)
     }
 }
 
@@ -183,6 +208,6 @@ mod tests {
         credit.peer_took(1);
         assert!(credit.allows(4_000_000, 0));
         credit.peer_took(9);
-        assert_eq!(credit.taken, 2, "no more than were sent");
+        assert_eq!(credit.counts.taken, 2, "no more than were sent");
     }
 }

@@ -78,6 +78,9 @@ impl Heartbeat {
         let Some(index) = self.open.iter().position(|(sent, _)| *sent == id) else { return };
         let (_, sent_at) = self.open[index];
         self.open.drain(..=index);
+        if self.open.is_empty() {
+            self.open = VecDeque::new(); // an idle session holds no buffer
+        }
         let rtt = now.saturating_sub(sent_at).max(1);
         self.rtt_us = if self.rtt_us == 0 { rtt } else { (7 * self.rtt_us + rtt) / 8 };
         self.min_rtt_us = if self.min_rtt_us == 0 { rtt } else { self.min_rtt_us.min(rtt) };

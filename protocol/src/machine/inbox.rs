@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::rare::{Blank, Rare};
 use crate::limits::{MAX_INCOMING_DATAGRAMS, MAX_INCOMING_STATES};
 use crate::message::{Assembled, Message};
 
@@ -20,16 +21,31 @@ const SMALL: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     messages: Queue,
+    /// Each with the number of messages that had arrived before it, and the link that wants to hear that it was taken.
+    datagrams: VecDeque<(u64, Option<u64>, Bytes)>,
+    messages_arrived: u64,
+    messages_taken: u64,
+    others: Rare<Others>,
+}
+
+/// What is not the application's.
+#[derive(Debug, Default)]
+struct Others {
     channels: Queue,
     requests: Queue,
     /// How many of the requests, one after the other, had how many messages before them.
     requests_after: VecDeque<(u64, u64)>,
-    /// Each with the number of messages that had arrived before it, and the link that wants to hear that it was taken.
-    datagrams: VecDeque<(u64, Option<u64>, Bytes)>,
     /// Values of channels of state, each with the link that wants to hear that it was taken.
     states: VecDeque<(Option<u64>, Bytes)>,
-    messages_arrived: u64,
-    messages_taken: u64,
+}
+
+impl Blank for Others {
+    const BLANK: &'static Self = &Self {
+        channels: Queue(VecDeque::new()),
+        requests: Queue(VecDeque::new()),
+        requests_after: VecDeque::new(),
+        states: VecDeque::new(),
+    };
 }
 
 /// What is next.
@@ -59,39 +75,38 @@ impl Inbox {
 
     /// Takes the body of a channel message, as a message.
     pub(super) fn push_channel(&mut self, assembled: Assembled) {
-        self.channels.push(assembled);
+        self.others.make().channels.push(assembled);
     }
 
     pub(super) fn pop_channel(&mut self) -> Option<Assembled> {
-        self.channels.pop()
+        self.others.get_mut()?.channels.pop()
     }
 
     /// Takes the body of a request message, as a message.
     pub(super) fn push_request(&mut self, assembled: Assembled) {
-        self.requests.push(assembled);
-        match self.requests_after.back_mut() {
+        let others = self.others.make();
+        others.requests.push(assembled);
+        match others.requests_after.back_mut() {
             Some((count, after)) if *after == self.messages_arrived => *count += 1,
-            _ => self.requests_after.push_back((1, self.messages_arrived)),
+            _ => others.requests_after.push_back((1, self.messages_arrived)),
         }
     }
 
     /// The next of them, and how many messages had arrived before it.
     pub(super) fn pop_request(&mut self) -> Option<(Assembled, u64)> {
-        let assembled = self.requests.pop()?;
-        let (count, after) = self.requests_after.front_mut()?;
+        let others = self.others.get_mut()?;
+        let assembled = others.requests.pop()?;
+        let (count, after) = others.requests_after.front_mut()?;
         let after = *after;
         *count -= 1;
         if *count == 0 {
-            self.requests_after.pop_front();
-        }
-        if self.requests_after.is_empty() {
-            self.requests_after = VecDeque::new(); // an idle session holds no buffer
+            others.requests_after.pop_front();
         }
         Some((assembled, after))
     }
 
     pub(super) fn has_requests(&self) -> bool {
-        !self.requests.0.is_empty()
+        !self.others.requests.0.is_empty()
     }
 
     pub(super) fn messages_taken(&self) -> u64 {
@@ -109,14 +124,15 @@ impl Inbox {
 
     /// Takes a value of a channel of state; `link` wants to hear when it is taken. Returns the link of an older one that made way for it.
     pub(super) fn push_state(&mut self, value: &[u8], link: Option<u64>) -> Option<Option<u64>> {
-        let full = self.states.len() == MAX_INCOMING_STATES;
-        let oldest = if full { self.states.pop_front() } else { None };
-        self.states.push_back((link, Bytes::copy_from_slice(value)));
+        let states = &mut self.others.make().states;
+        let full = states.len() == MAX_INCOMING_STATES;
+        let oldest = if full { states.pop_front() } else { None };
+        states.push_back((link, Bytes::copy_from_slice(value)));
         oldest.map(|(link, _)| link)
     }
 
     pub(super) fn pop_state(&mut self) -> Option<(Option<u64>, Bytes)> {
-        self.states.pop_front()
+        self.others.get_mut()?.states.pop_front()
     }
 
     /// Whether anything waits for the application.
@@ -125,7 +141,21 @@ impl Inbox {
     }
 
     pub(super) fn has_channels(&self) -> bool {
-        !self.channels.0.is_empty()
+        !self.others.channels.0.is_empty()
+    }
+
+    /// Gives back the room of what has been taken.
+    pub(super) fn trim(&mut self) {
+        if self.messages.0.is_empty() {
+            self.messages = Queue::default();
+        }
+        if self.datagrams.is_empty() {
+            self.datagrams = VecDeque::new();
+        }
+        let Others { channels, requests, states, .. } = &*self.others;
+        if channels.0.is_empty() && requests.0.is_empty() && states.is_empty() {
+            self.others.clear();
+        }
     }
 
     pub(super) fn pop(&mut self) -> Option<Arrived> {
@@ -242,6 +272,7 @@ mod tests {
             inbox.push_channel(assembled(Message::from(vec![i as u8])));
         }
         let held: usize = inbox
+            .others
             .channels
             .0
             .iter()

@@ -1,5 +1,7 @@
 //! Which link carries the session: the first, those that are offered beside it, and what a change of links means (SPEC sections 6 and 6.1).
 
+use std::sync::Arc;
+
 use super::credentials::left_ms;
 use super::{CLOSE_PATIENCE_US, Machine, Micros, Phase, Role, UNHEARD_PATIENCE_US};
 use crate::VERSION;
@@ -267,11 +269,12 @@ impl Machine {
         self.marked = welcome.marked;
         self.link = welcome.link;
         self.expires_arrived(now, welcome.expires_ms)?;
-        self.config.heartbeat_ms = welcome.heartbeat_ms;
-        self.config.idle_timeout_ms = welcome.idle_ms;
-        self.config.resume_window_ms = welcome.window_ms;
-        self.config.max_message_bytes = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
-        self.assembler.set_max_message(self.config.max_message_bytes);
+        let config = Arc::make_mut(&mut self.config);
+        config.heartbeat_ms = welcome.heartbeat_ms;
+        config.idle_timeout_ms = welcome.idle_ms;
+        config.resume_window_ms = welcome.window_ms;
+        config.max_message_bytes = usize::try_from(welcome.max_message).unwrap_or(usize::MAX);
+        self.assembler.set_max_message(config.max_message_bytes);
         self.heartbeat.set_peer_clock(now, welcome.time_us);
         // The last ACK may be lost with the old link, and the server know of less credit than was granted.
         self.ack_due = welcome.resumed;

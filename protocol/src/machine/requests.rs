@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::rare::Blank;
 use super::{Machine, TrySendError};
 use crate::close::Close;
 use crate::limits::MAX_REQUEST_ANSWERS;
@@ -15,6 +16,17 @@ pub(super) struct Requests {
     owed: usize,
     /// Where in the stream those words end that found the buffer full, and that the peer has not acknowledged.
     beyond: VecDeque<u64>,
+}
+
+impl Requests {
+    /// Whether nothing is owed, and nothing waits beyond the buffer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.owed == 0 && self.beyond.is_empty()
+    }
+}
+
+impl Blank for Requests {
+    const BLANK: &'static Self = &Self { owed: 0, beyond: VecDeque::new() };
 }
 
 /// A request message of the peer.
@@ -39,7 +51,7 @@ impl Machine {
     /// `MALFORMED_MESSAGE`: the session is to be ended with [`Machine::handle_violation`].
     pub fn poll_request(&mut self) -> Option<Result<ArrivedRequest, Close>> {
         let acked = self.sender.acked();
-        self.requests.beyond.retain(|end| *end > acked);
+        self.requests.get_mut().into_iter().for_each(|requests| requests.beyond.retain(|end| *end > acked));
         if self.requests.beyond.len() >= MAX_REQUEST_ANSWERS && self.closed().is_none() {
             return None;
         }
@@ -50,7 +62,7 @@ impl Machine {
         };
         let cost = match &message {
             RequestMessage::Request { .. } => {
-                self.requests.owed += 1;
+                self.requests.make().owed += 1;
                 assembled.cost
             }
             RequestMessage::Chunk { data, .. } => assembled.cost - data.len() as u64,
@@ -98,13 +110,13 @@ impl Machine {
         };
         let is_end = matches!(message, RequestMessage::Answer { .. } | RequestMessage::Error { .. });
         if is_end && !matches!(checked, Err(TrySendError::TooLarge { .. })) {
-            self.requests.owed = self.requests.owed.saturating_sub(1);
+            self.requests.get_mut().into_iter().for_each(|requests| requests.owed = requests.owed.saturating_sub(1));
         }
         checked?;
         let is_beyond = !self.has_room();
         self.push_message(message.encode());
         if is_beyond {
-            self.requests.beyond.push_back(self.sender.end());
+            self.requests.make().beyond.push_back(self.sender.end());
         }
         Ok(())
     }

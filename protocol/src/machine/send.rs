@@ -54,7 +54,7 @@ impl Machine {
             return Err(TooLarge(datagram.len()).into());
         }
         self.credit.offered();
-        self.stats.datagrams_dropped += self.outgoing.put(key, datagram);
+        self.stats.datagrams_dropped += self.outgoing.make().put(key, datagram);
         Ok(())
     }
 
@@ -67,7 +67,7 @@ impl Machine {
             return Err(close);
         }
         self.credit.offered();
-        self.stats.datagrams_dropped += self.outgoing.put_state(slot, value);
+        self.stats.datagrams_dropped += self.outgoing.make().put_state(slot, value);
         Ok(())
     }
 

@@ -3,9 +3,11 @@
 mod half;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::rare::{Blank, Rare};
 use super::{Config, Role};
 use crate::close::{Close, Code};
 use crate::frame::{self, DONE, Frame};
@@ -86,21 +88,29 @@ struct Stream {
     announce: bool,
 }
 
-/// The table of streams, and what is due.
+/// The streams of a session, and what is due.
 #[derive(Debug)]
 pub(super) struct Streams {
     role: Role,
+    config: Arc<Config>,
     /// Whether the current link has native streams.
     native: bool,
-    table: BTreeMap<u64, Stream>,
-    /// Streams that we have opened, and may open, in all.
-    opened: u64,
+    /// Streams that we may open, in all.
     may_open: u64,
     /// What the peer allowed at first: so many are open at once.
     at_once: u64,
-    /// Streams that the peer has opened, and may open, in all.
-    accepted: u64,
+    /// Streams that the peer may open, in all.
     granted: u64,
+    /// Those that were opened.
+    used: Rare<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    table: BTreeMap<u64, Stream>,
+    /// Streams that we have opened, in all, and that the peer has.
+    opened: u64,
+    accepted: u64,
     grant_due: bool,
     /// Streams with END, RESET, STOP or a done to say, on the link stream.
     control: BTreeSet<u64>,
@@ -114,39 +124,38 @@ pub(super) struct Streams {
     widened: u64,
     /// Where the next turn of the streams begins.
     turn: u64,
-    max_open: u64,
-    window: u64,
-    buffer: u64,
-    session: u64,
+}
+
+impl Blank for Used {
+    const BLANK: &'static Self = &Self {
+        table: BTreeMap::new(),
+        opened: 0,
+        accepted: 0,
+        grant_due: false,
+        control: BTreeSet::new(),
+        acks: BTreeMap::new(),
+        incoming: VecDeque::new(),
+        touched: BTreeSet::new(),
+        widened: 0,
+        turn: 0,
+    };
 }
 
 impl Streams {
-    pub(super) fn new(role: Role, config: &Config) -> Self {
+    pub(super) fn new(role: Role, config: Arc<Config>) -> Self {
         let (may_open, granted) = match role {
             Role::Server => (INITIAL_CLIENT_STREAMS, config.max_streams),
             // What a client grants before its first STREAMS is fixed by the protocol; a server says it in WELCOME.
             Role::Client => (0, INITIAL_CLIENT_STREAMS),
         };
-        Self {
-            role,
-            native: false,
-            table: BTreeMap::new(),
-            opened: 0,
-            may_open,
-            at_once: may_open,
-            accepted: 0,
-            granted,
-            grant_due: false,
-            control: BTreeSet::new(),
-            acks: BTreeMap::new(),
-            incoming: VecDeque::new(),
-            touched: BTreeSet::new(),
-            widened: 0,
-            turn: 0,
-            max_open: granted,
-            window: config.stream_window_bytes.max(INITIAL_STREAM_CREDIT),
-            buffer: config.stream_buffer_bytes.max(INITIAL_STREAM_CREDIT),
-            session: config.session_stream_bytes,
+        Self { role, config, native: false, may_open, at_once: may_open, granted, used: Rare::default() }
+    }
+
+    /// Streams that the peer may have open at once.
+    fn max_open(&self) -> u64 {
+        match self.role {
+            Role::Server => self.config.max_streams,
+            Role::Client => INITIAL_CLIENT_STREAMS,
         }
     }
 
@@ -170,7 +179,8 @@ impl Streams {
     /// Another link: everything that a lost one may have swallowed is due again.
     pub(super) fn link_changed(&mut self, native: bool) {
         self.native = native;
-        for (&id, stream) in &mut self.table {
+        let Some(used) = self.used.get_mut() else { return };
+        for (&id, stream) in &mut used.table {
             let ours = opened_by(self.role, id);
             // Who opened it may have forgotten it, when our half has ended: it would never be announced again.
             let waits = native && (ours || !stream.sending.is_ending());
@@ -178,23 +188,27 @@ impl Streams {
             stream.receive_way = if native { Way::Open } else { Way::Link };
             stream.announce = ours;
             if stream.sending.link_changed() | stream.receiving.link_changed() {
-                self.control.insert(id);
+                used.control.insert(id);
             }
             if stream.receiving.wants_ack() {
-                self.acks.insert(id, true);
+                used.acks.insert(id, true);
             }
         }
         // Only news: who has never opened a stream has nothing to say of them.
-        self.grant_due = self.accepted > 0;
+        used.grant_due = used.accepted > 0;
     }
 
     /// A stream of ours that has no way on this link yet.
     pub(super) fn unrouted(&self) -> Option<u64> {
-        self.table.iter().find(|(id, stream)| stream.send_way == Way::Open && self.is_ours(**id)).map(|(id, _)| *id)
+        self.used
+            .table
+            .iter()
+            .find(|(id, stream)| stream.send_way == Way::Open && self.is_ours(**id))
+            .map(|(id, _)| *id)
     }
 
     pub(super) fn route(&mut self, id: u64, native: bool) {
-        if let Some(stream) = self.table.get_mut(&id) {
+        if let Some(stream) = self.stream_mut(id) {
             stream.send_way = if native { Way::Native } else { Way::Link };
         }
     }
@@ -205,20 +219,25 @@ impl Streams {
     fn named(&mut self, id: u64) -> Result<Option<&mut Stream>, Close> {
         let ours = self.is_ours(id);
         let index = if id % 2 == 1 { id / 2 } else { id / 2 - 1 };
-        if ours && index >= self.opened {
+        if ours && index >= self.used.opened {
             return Err(violation(format!("stream {id} was never opened, and is not yours to open")));
         }
         if !ours && index >= self.granted {
             let granted = self.granted;
             return Err(Close::protocol(Code::StreamLimit, format!("stream {id}, when {granted} may be opened")));
         }
-        while !ours && index >= self.accepted {
-            let opened = self.id(false, self.accepted);
-            self.accepted += 1;
-            self.table.insert(opened, Stream::new(self.first_way(), false));
-            self.incoming.push_back(opened);
+        while !ours && index >= self.used.accepted {
+            let (opened, way) = (self.id(false, self.used.accepted), self.first_way());
+            let used = self.used.make();
+            used.accepted += 1;
+            used.table.insert(opened, Stream::new(way, false));
+            used.incoming.push_back(opened);
         }
-        Ok(self.table.get_mut(&id))
+        Ok(self.stream_mut(id))
+    }
+
+    fn stream_mut(&mut self, id: u64) -> Option<&mut Stream> {
+        self.used.get_mut()?.table.get_mut(&id)
     }
 
     fn first_way(&self) -> Way {
@@ -231,7 +250,7 @@ impl Streams {
         let Some(stream) = self.named(id)? else { return Ok(()) };
         stream.came_by(ours, way)?;
         if stream.receiving.data(offset, data)? {
-            self.touched.insert(id);
+            self.used.make().touched.insert(id);
             self.note_ack(id);
         }
         Ok(())
@@ -242,7 +261,7 @@ impl Streams {
         if let Some(stream) = self.named(id)? {
             stream.came_by(ours, way)?;
             stream.receiving.end(size)?;
-            self.touched.insert(id);
+            self.used.make().touched.insert(id);
         }
         self.say_done(id)
     }
@@ -250,7 +269,7 @@ impl Streams {
     pub(super) fn reset(&mut self, id: u64, code: u32) -> Result<(), Close> {
         if let Some(stream) = self.named(id)? {
             stream.receiving.reset(code);
-            self.touched.insert(id);
+            self.used.make().touched.insert(id);
         }
         self.say_done(id)
     }
@@ -259,8 +278,8 @@ impl Streams {
         if let Some(stream) = self.named(id)?
             && stream.sending.stop(code)
         {
-            self.touched.insert(id);
-            self.control.insert(id);
+            self.used.make().touched.insert(id);
+            self.used.make().control.insert(id);
         }
         Ok(())
     }
@@ -272,7 +291,7 @@ impl Streams {
             } else {
                 stream.sending.acknowledge(received, limit)?;
             }
-            self.touched.insert(id);
+            self.used.make().touched.insert(id);
             self.forget_if_over(id);
         }
         Ok(())
@@ -284,30 +303,30 @@ impl Streams {
                 self.at_once = limit; // WELCOME of the first link
             }
             self.may_open = limit;
-            self.touched.insert(0);
+            self.used.make().touched.insert(0);
         }
     }
 
     fn say_done(&mut self, id: u64) -> Result<(), Close> {
-        self.control.insert(id);
+        self.used.make().control.insert(id);
         // As many as either side may have open can be without an answer. A peer that reads nothing could ask for any number of answers.
-        if self.control.len() as u64 > 4 * (self.max_open + self.at_once) + self.table.len() as u64 {
+        if self.used.control.len() as u64 > 4 * (self.max_open() + self.at_once) + self.used.table.len() as u64 {
             return Err(violation("END or RESET of more streams than can be open"));
         }
-        if let Some(stream) = self.table.get_mut(&id) {
+        if let Some(stream) = self.stream_mut(id) {
             stream.receiving.done_due = true;
-            self.acks.remove(&id);
+            self.used.make().acks.remove(&id);
             self.forget_if_over(id);
         }
         Ok(())
     }
 
     fn note_ack(&mut self, id: u64) {
-        let Some(stream) = self.table.get(&id) else { return };
+        let Some(stream) = self.used.table.get(&id) else { return };
         if stream.receiving.wants_ack() {
             let urgent = stream.receiving.receiver.is_urgent();
             if urgent || stream.receiving.receiver.has_news() {
-                *self.acks.entry(id).or_default() |= urgent;
+                *self.used.make().acks.entry(id).or_default() |= urgent;
             }
         }
     }
@@ -315,23 +334,26 @@ impl Streams {
     // ---- the application ----
 
     pub(super) fn open(&mut self) -> Result<u64, OpenStreamError> {
-        if self.opened >= self.may_open {
+        if self.used.opened >= self.may_open {
             return Err(OpenStreamError::Full(self.may_open));
         }
-        let id = self.id(true, self.opened);
-        self.opened += 1;
-        self.table.insert(id, Stream::new(self.first_way(), true));
+        let (id, way) = (self.id(true, self.used.opened), self.first_way());
+        let used = self.used.make();
+        used.opened += 1;
+        used.table.insert(id, Stream::new(way, true));
         Ok(id)
     }
 
     /// Takes as much of `data` as there is room for; returns how much.
     pub(super) fn write(&mut self, id: u64, data: &Bytes) -> Result<usize, StreamError> {
-        let beyond: u64 = self.table.values().map(|stream| beyond_initial(stream.sending.sender.buffered())).sum();
-        let Some(stream) = self.table.get_mut(&id) else { return Err(StreamError::Ended) };
+        let (session, buffer) = (self.config.session_stream_bytes, self.config.stream_buffer_bytes);
+        let buffer = buffer.max(INITIAL_STREAM_CREDIT);
+        let beyond: u64 = self.used.table.values().map(|stream| beyond_initial(stream.sending.sender.buffered())).sum();
+        let Some(stream) = self.stream_mut(id) else { return Err(StreamError::Ended) };
         stream.sending.check()?;
         let buffered = stream.sending.sender.buffered();
-        let pool = self.session.saturating_sub(beyond) + beyond_initial(buffered) + INITIAL_STREAM_CREDIT;
-        let room = self.buffer.min(pool).saturating_sub(buffered);
+        let pool = session.saturating_sub(beyond) + beyond_initial(buffered) + INITIAL_STREAM_CREDIT;
+        let room = buffer.min(pool).saturating_sub(buffered);
         let taken = data.len().min(room as usize);
         if taken > 0 {
             stream.sending.sender.push(data.slice(..taken), true);
@@ -340,23 +362,23 @@ impl Streams {
     }
 
     pub(super) fn finish(&mut self, id: u64) -> Result<(), StreamError> {
-        let stream = self.table.get_mut(&id).ok_or(StreamError::Ended)?;
+        let stream = self.stream_mut(id).ok_or(StreamError::Ended)?;
         stream.sending.check()?;
         stream.sending.finish();
-        self.control.insert(id);
+        self.used.make().control.insert(id);
         Ok(())
     }
 
     pub(super) fn abandon(&mut self, id: u64, code: u32) {
-        if let Some(stream) = self.table.get_mut(&id)
+        if let Some(stream) = self.stream_mut(id)
             && stream.sending.abandon(code)
         {
-            self.control.insert(id);
+            self.used.make().control.insert(id);
         }
     }
 
     pub(super) fn read(&mut self, id: u64, max: usize) -> Result<StreamRead, StreamError> {
-        let stream = self.table.get_mut(&id).ok_or(StreamError::Ended)?;
+        let stream = self.stream_mut(id).ok_or(StreamError::Ended)?;
         let read = stream.receiving.read(max);
         if matches!(read, Ok(StreamRead::Data(_))) {
             self.widen(id);
@@ -367,10 +389,10 @@ impl Streams {
     }
 
     pub(super) fn refuse(&mut self, id: u64, code: u32) {
-        if let Some(stream) = self.table.get_mut(&id)
+        if let Some(stream) = self.stream_mut(id)
             && stream.receiving.refuse(code)
         {
-            self.control.insert(id);
+            self.used.make().control.insert(id);
         }
         self.forget_if_over(id);
     }
@@ -378,7 +400,7 @@ impl Streams {
     /// Nobody holds the stream any more: what is not over is given up.
     pub(super) fn release(&mut self, id: u64) {
         self.abandon(id, 0);
-        if let Some(stream) = self.table.get_mut(&id) {
+        if let Some(stream) = self.stream_mut(id) {
             stream.sending.release();
         }
         self.refuse(id, 0);
@@ -389,96 +411,102 @@ impl Streams {
     }
 
     pub(super) fn next_incoming(&mut self) -> Option<u64> {
-        self.incoming.pop_front()
+        self.used.get_mut()?.incoming.pop_front()
     }
 
     pub(super) fn take_touched(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.touched).into_iter().collect()
+        let touched = self.used.get_mut().map(|used| std::mem::take(&mut used.touched));
+        touched.unwrap_or_default().into_iter().collect()
     }
 
     /// The session has ended: everybody should look.
     pub(super) fn touch_all(&mut self) {
-        self.touched.extend(self.table.keys());
-        self.touched.insert(0);
+        let used = self.used.make();
+        used.touched.extend(used.table.keys());
+        used.touched.insert(0);
     }
 
     pub(super) fn held(&self) -> HeldByStreams {
         HeldByStreams {
-            streams: self.table.len(),
-            unacknowledged_bytes: self.table.values().map(|stream| stream.sending.sender.buffered()).sum(),
-            unread_bytes: self.table.values().map(|stream| stream.receiving.unread_bytes() as u64).sum(),
-            due: self.control.len() + self.acks.len(),
+            streams: self.used.table.len(),
+            unacknowledged_bytes: self.used.table.values().map(|stream| stream.sending.sender.buffered()).sum(),
+            unread_bytes: self.used.table.values().map(|stream| stream.receiving.unread_bytes() as u64).sum(),
+            due: self.used.control.len() + self.used.acks.len(),
         }
     }
 
     pub(super) fn contains(&self, id: u64) -> bool {
-        self.table.contains_key(&id)
+        self.used.table.contains_key(&id)
     }
 
     pub(super) fn is_reset(&self, id: u64) -> bool {
-        self.table.get(&id).is_none_or(|stream| stream.sending.is_reset())
+        self.used.table.get(&id).is_none_or(|stream| stream.sending.is_reset())
     }
 
     /// Whether CLOSE may go: what was written has gone before it.
     pub(super) fn is_flushed(&self) -> bool {
-        self.table.values().all(|stream| stream.sending.is_flushed(stream.send_way == Way::Native))
+        self.used.table.values().all(|stream| stream.sending.is_flushed(stream.send_way == Way::Native))
     }
 
     pub(super) fn all_acked(&self) -> bool {
-        self.table.values().all(|stream| stream.sending.is_over() || stream.sending.sender.all_acked())
+        self.used.table.values().all(|stream| stream.sending.is_over() || stream.sending.sender.all_acked())
     }
 
     /// An application that keeps up gets a larger window, while the session's share allows.
     fn widen(&mut self, id: u64) {
-        let Some(stream) = self.table.get_mut(&id) else { return };
+        let widest = self.config.stream_window_bytes.max(INITIAL_STREAM_CREDIT);
+        let left = self.config.session_stream_bytes - self.used.widened;
+        let Some(stream) = self.stream_mut(id) else { return };
         let receiver = &mut stream.receiving.receiver;
         let before = receiver.window();
-        if receiver.waiting() > 0 || !receiver.is_urgent() || before >= self.window {
+        if receiver.waiting() > 0 || !receiver.is_urgent() || before >= widest {
             return;
         }
-        let more = (self.window - before).min(before).min(self.session - self.widened);
-        self.widened += more;
+        let more = (widest - before).min(before).min(left);
         receiver.set_window(before + more);
+        self.used.make().widened += more;
     }
 
     fn forget_if_over(&mut self, id: u64) {
-        let Some(stream) = self.table.get(&id) else { return };
+        let Some(stream) = self.used.table.get(&id) else { return };
         if !(stream.sending.is_over() && stream.receiving.is_over()) {
             return;
         }
-        self.widened -= stream.receiving.receiver.window() - INITIAL_STREAM_CREDIT;
-        self.table.remove(&id);
-        self.acks.remove(&id);
-        if !self.is_ours(id) {
-            self.granted += 1;
-            self.grant_due = true;
-        }
-        debug_assert!(self.table.len() as u64 <= self.max_open + self.may_open);
+        let widened = stream.receiving.receiver.window() - INITIAL_STREAM_CREDIT;
+        let is_theirs = !self.is_ours(id);
+        let used = self.used.make();
+        used.widened -= widened;
+        used.table.remove(&id);
+        used.acks.remove(&id);
+        used.grant_due |= is_theirs;
+        self.granted += u64::from(is_theirs);
+        debug_assert!(self.used.table.len() as u64 <= self.max_open() + self.may_open);
     }
 
     // ---- what is sent ----
 
     /// Whether something should go out at once.
     pub(super) fn owes(&self) -> bool {
-        self.grant_due || !self.control.is_empty() || self.acks.values().any(|urgent| *urgent)
+        self.used.grant_due || !self.used.control.is_empty() || self.used.acks.values().any(|urgent| *urgent)
     }
 
     /// Whether there is anything to acknowledge.
     pub(super) fn has_news(&self) -> bool {
-        !self.acks.is_empty()
+        !self.used.acks.is_empty()
     }
 
     /// STREAMS, RESET, STOP, done; and END that is not for a native stream.
     pub(super) fn write_control(&mut self, max: usize, packet: &mut packet::Builder) {
-        if std::mem::take(&mut self.grant_due) {
+        let Some(used) = self.used.get_mut() else { return };
+        if std::mem::take(&mut used.grant_due) {
             Frame::Streams { limit: self.granted }.encode(packet.small());
         }
-        while let Some(id) = self.control.first().copied() {
+        while let Some(id) = self.used.control.first().copied() {
             if packet.len() > 0 && packet.len() + 3 * MAX_CONTROL_FRAME > max {
                 return;
             }
-            self.control.remove(&id);
-            let Some(stream) = self.table.get_mut(&id) else {
+            self.used.make().control.remove(&id);
+            let Some(stream) = self.stream_mut(id) else {
                 Frame::Ack { stream: id, received: DONE, limit: 0 }.encode(packet.small());
                 continue;
             };
@@ -490,16 +518,15 @@ impl Streams {
 
     /// ACKs: all that are due, or only the urgent ones. Those that have no room go with the next packet.
     pub(super) fn write_acks(&mut self, all: bool, max: usize, packet: &mut packet::Builder) {
-        if all {
-            self.acks.values_mut().for_each(|urgent| *urgent = true);
-        }
-        let due: Vec<u64> = self.acks.iter().filter(|(_, urgent)| **urgent).map(|(id, _)| *id).collect();
+        let due = self.used.acks.iter().filter(|(_, urgent)| all || **urgent);
+        let due: Vec<u64> = due.map(|(id, _)| *id).collect();
         for id in due {
             if packet.len() > 0 && packet.len() + MAX_CONTROL_FRAME > max {
-                return;
+                self.used.make().acks.insert(id, true);
+                continue;
             }
-            self.acks.remove(&id);
-            if let Some(stream) = self.table.get_mut(&id) {
+            self.used.make().acks.remove(&id);
+            if let Some(stream) = self.stream_mut(id) {
                 let (received, limit) = stream.receiving.say();
                 Frame::Ack { stream: id, received, limit }.encode(packet.small());
             }
@@ -508,18 +535,18 @@ impl Streams {
 
     /// STREAM and END of the streams that go over the link stream, in turns.
     pub(super) fn write_data(&mut self, max: usize, packet: &mut packet::Builder) {
-        if self.table.is_empty() {
+        if self.used.table.is_empty() {
             return;
         }
         loop {
-            let after = self.table.range(self.turn + 1..).map(|(id, _)| *id);
-            let ids: Vec<u64> = after.chain(self.table.range(..=self.turn).map(|(id, _)| *id)).collect();
+            let after = self.used.table.range(self.used.turn + 1..).map(|(id, _)| *id);
+            let ids: Vec<u64> = after.chain(self.used.table.range(..=self.used.turn).map(|(id, _)| *id)).collect();
             let mut wrote = false;
             for id in ids {
-                let Some(stream) = self.table.get_mut(&id) else { continue };
+                let Some(stream) = self.stream_mut(id) else { continue };
                 if stream.send_way == Way::Link && stream.write(id, max, packet) {
                     wrote = true;
-                    self.turn = id;
+                    self.used.make().turn = id;
                 }
             }
             if !wrote {
@@ -530,7 +557,7 @@ impl Streams {
 
     /// STREAM and END of one stream, for its native one.
     pub(super) fn write_native(&mut self, id: u64, max: usize, packet: &mut packet::Builder) {
-        if let Some(stream) = self.table.get_mut(&id).filter(|stream| stream.send_way == Way::Native) {
+        if let Some(stream) = self.stream_mut(id).filter(|stream| stream.send_way == Way::Native) {
             while stream.write(id, max, packet) {}
         }
     }

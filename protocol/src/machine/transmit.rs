@@ -60,7 +60,7 @@ impl Machine {
         if !matches!(self.phase, Phase::Open) {
             return None;
         }
-        let payload = self.outgoing.pop(mark)?.payload();
+        let payload = self.outgoing.get_mut()?.pop(mark)?.payload();
         let payload = if self.marks_datagrams() { [&[mark as u8], &payload[..]].concat().into() } else { payload };
         self.count_native_datagram(payload.len());
         Some(payload)
@@ -130,7 +130,7 @@ impl Machine {
                 break;
             }
             packet.payload(datagram.frame());
-            self.outgoing.pop(mark);
+            self.outgoing.get_mut().and_then(|outgoing| outgoing.pop(mark));
             self.credit.sent();
             self.stats.datagrams_out += 1;
         }

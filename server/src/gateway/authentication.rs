@@ -12,7 +12,7 @@ use throughline_protocol::Code;
 use super::RETRY_WHEN_GOING_AWAY;
 use crate::session::Identity;
 use crate::session::credentials::{Again, NotRefreshed};
-use crate::transport::open::{Open, Rejection};
+use crate::transport::open::{Kept, Open, Rejection};
 
 /// Decides about an opening before it is answered.
 pub(crate) type Authenticate =
@@ -21,14 +21,16 @@ pub(crate) type Authenticate =
 /// Asks the application, if it wants to be asked.
 pub(crate) struct Authenticator {
     ask: Option<Authenticate>,
+    /// It looks at nothing but the token, when it is asked again.
+    only_tokens: bool,
     /// How long it may think.
     timeout: Duration,
 }
 
 impl Authenticator {
     /// Without `ask` everybody is anonymous.
-    pub(crate) fn new(ask: Option<Authenticate>, timeout: Duration) -> Self {
-        Self { ask, timeout }
+    pub(crate) fn new(ask: Option<Authenticate>, only_tokens: bool, timeout: Duration) -> Self {
+        Self { ask, only_tokens, timeout }
     }
 
     /// Who is it?
@@ -52,11 +54,12 @@ impl Authenticator {
     }
 
     /// How to ask again with a newer token; `None` when there is nobody to ask.
-    pub(super) fn again(self: &Arc<Self>, open: Open) -> Option<Again> {
+    pub(super) fn again(self: &Arc<Self>, open: &Open) -> Option<Again> {
         self.ask.as_ref()?;
-        let (authenticator, open) = (Arc::clone(self), open.without_secrets());
+        let kept = if self.only_tokens { Kept::bare(open) } else { Kept::whole(open) };
+        let authenticator = Arc::clone(self);
         Some(Arc::new(move |token| {
-            let (authenticator, open) = (Arc::clone(&authenticator), open.with_token(token));
+            let (authenticator, open) = (Arc::clone(&authenticator), kept.open(token));
             async move { authenticator.identify(&open).await.map_err(not_refreshed) }.boxed()
         }))
     }

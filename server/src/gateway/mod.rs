@@ -5,7 +5,7 @@ pub(crate) mod registry;
 pub(crate) mod routes;
 
 use std::net::IpAddr;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -52,6 +52,8 @@ const LINGER: Duration = Duration::from_secs(3);
 /// Opens sessions. One of them serves all listeners.
 pub(crate) struct Gateway {
     pub(crate) limits: Limits,
+    /// The same for all sessions.
+    pub(crate) machine: Arc<machine::Config>,
     pub(crate) origins: OriginPolicy,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) admission: Admission,
@@ -158,7 +160,7 @@ impl Gateway {
             (_, None) => Purpose::New(self.place(remote)?),
         };
         let (transport, marks) = (open.transport, open.marks);
-        let credentials = Credentials { identity: Arc::new(identity), again: self.authenticator.again(open) };
+        let credentials = Credentials { identity: identity.into_shared(), again: self.authenticator.again(&open) };
         Ok(Admitted { transport, remote, credentials, marks, purpose })
     }
 
@@ -229,7 +231,7 @@ impl Gateway {
         place: Result<Place, Rejection>,
     ) {
         let (id, key) = (SessionId(random()), ResumeKey(random()));
-        let mut machine = Machine::server(self.machine_config(), id, key);
+        let mut machine = Machine::server(Arc::clone(&self.machine), id, key);
         machine.set_expires(credentials.until());
         machine.link_opened(now(), traits(&*link));
         let shared = Shared::new(machine, id, key, credentials, self.channels.clone());
@@ -246,15 +248,16 @@ impl Gateway {
             let (gateway, shared) = (Arc::clone(self), Arc::clone(&shared));
             move || gateway.run_application(shared)
         };
-        let driver = Driver::new(Arc::clone(&shared), link, remote, on_open);
-        let ended = self.ended.clone();
+        // Nothing here is moved once more inside the task, which would then have room for it twice.
+        let mut driver = Driver::new(Arc::clone(&shared), link, remote, on_open);
+        let (ended, place) = (self.ended.clone(), place.ok());
         self.sessions.spawn(async move {
             let (close, opened) = tokio::select! {
-                end = driver => end,
-                () = ended.cancelled() => shared.cut("the server has stopped"),
+                end = &mut driver => end,
+                () = ended.cancelled() => entered.shared.cut("the server has stopped"),
             };
             drop(place);
-            log_end(&shared, &close, opened);
+            log_end(&entered.shared, &close, opened);
             if entered.takes_requests() {
                 // Nothing waits for this: it ends by itself, or with the server.
                 tokio::spawn(async move {
@@ -265,8 +268,8 @@ impl Gateway {
         });
     }
 
-    fn machine_config(&self) -> machine::Config {
-        let limits = &self.limits;
+    /// What these limits are for a session's machine.
+    pub(crate) fn machine_config(limits: &Limits) -> machine::Config {
         machine::Config {
             heartbeat_ms: limits.heartbeat_interval.as_millis() as u64,
             idle_timeout_ms: limits.idle_timeout.as_millis() as u64,
@@ -290,17 +293,16 @@ impl Gateway {
         let user = identity.user.as_deref();
         tracing::info!(session = %id, %transport, remote, user, "session opened");
         self.applications.clone().spawn(async move {
+            let failed = || Close::protocol(Code::InternalError, "the server's application failed");
             // The call itself is caught as well: in the driver's task it would take the session along.
-            let running = async { (self.on_session)(session).await };
+            let called = catch_unwind(AssertUnwindSafe(|| (self.on_session)(Session::new(Arc::clone(&shared)))));
+            let Ok(running) = called else { return shared.close(failed()) };
+            let mut running = AssertUnwindSafe(running).catch_unwind();
             let result = tokio::select! {
-                result = AssertUnwindSafe(running).catch_unwind() => result,
+                result = &mut running => result,
                 () = self.ended.cancelled() => return,
             };
-            let close = match result {
-                Ok(()) => Close::protocol(Code::Normal, ""),
-                Err(_) => Close::protocol(Code::InternalError, "the server's application failed"),
-            };
-            shared.close(close);
+            shared.close(result.map_or_else(|_| failed(), |()| Close::protocol(Code::Normal, "")));
         });
     }
 

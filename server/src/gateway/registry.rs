@@ -48,8 +48,8 @@ impl Registry {
         let id = shared.id;
         let attachments = attachment.map(|attachment| (1, attachment)).into_iter().collect();
         let user = shared.lock().credentials.identity.user.as_deref().map(Arc::from);
-        self.sessions.lock().insert(id, Entry { shared, user, attachments });
-        Entered { registry: Arc::clone(self), id }
+        self.sessions.lock().insert(id, Entry { shared: Arc::clone(&shared), user, attachments });
+        Entered { registry: Arc::clone(self), shared }
     }
 
     /// Notes where the requests of a further link go. Its client must not know the link's number before.
@@ -128,18 +128,18 @@ pub(crate) fn gone(shared: &Shared, link: u64) -> Rejection {
 /// A session's place in the registry.
 pub(crate) struct Entered {
     registry: Arc<Registry>,
-    id: SessionId,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Entered {
     /// Whether requests may come that name the session.
     pub(crate) fn takes_requests(&self) -> bool {
-        self.registry.sessions.lock().get(&self.id).is_some_and(|entry| !entry.attachments.is_empty())
+        self.registry.sessions.lock().get(&self.shared.id).is_some_and(|entry| !entry.attachments.is_empty())
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.registry.sessions.lock().remove(&self.id);
+        self.registry.sessions.lock().remove(&self.shared.id);
     }
 }

@@ -29,16 +29,23 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Driver<F> {
     shared: Arc<Shared>,
     current: Option<Attached>,
-    /// Links that the client may choose, the oldest first.
-    candidates: Vec<Waiting>,
-    leaving: Vec<Leaving>,
-    /// The current link until a moment ago, and until when something of it may still be on its way.
-    lost: Option<Box<(Attached, Instant)>>,
+    /// The other links, while there are any.
+    others: Option<Box<Others>>,
     timer: Pin<Box<Sleep>>,
     on_open: Option<F>,
     channels: Channels,
     refresh: Refresh,
-    ended: Option<Close>,
+    ended: Option<Box<Close>>,
+}
+
+/// Links that do not carry the session.
+#[derive(Default)]
+struct Others {
+    /// Those that the client may choose, the oldest first.
+    candidates: Vec<Waiting>,
+    leaving: Vec<Leaving>,
+    /// The current link until a moment ago, and until when something of it may still be on its way.
+    lost: Option<(Attached, Instant)>,
 }
 
 impl<F: FnOnce() + Unpin> Driver<F> {
@@ -54,9 +61,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         Self {
             shared,
             current,
-            candidates: Vec::new(),
-            leaving: Vec::new(),
-            lost: None,
+            others: None,
             timer,
             on_open: Some(on_open),
             channels: Channels::default(),
@@ -83,7 +88,7 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             self.end(&mut shared.lock());
             return shared.end_channels();
         }
-        let waiting = self.candidates.iter().map(Waiting::deadline);
+        let waiting = self.others.iter().flat_map(|others| others.candidates.iter().map(Waiting::deadline));
         if let Some(deadline) = waiting.chain(deadline).min() {
             self.arm(cx, Instant::now() + Duration::from_micros(deadline.saturating_sub(now())));
         }
@@ -105,18 +110,20 @@ impl<F: FnOnce() + Unpin> Driver<F> {
         core.over = true;
         core.carrier = None;
         let Some(close) = core.machine.closed().cloned() else { return };
-        core.requests.end(&close);
+        core.end_requests(&close);
         self.shared.notify(core);
         let is_lost = close.origin == Origin::Protocol && close.code == Code::LinkLost as u32;
         // CLOSE was the last thing that the current link was given. One that is lost is told nothing.
         let current = self.current.take().filter(|_| !is_lost);
-        self.leaving.extend(current.map(|attached| Leaving::new(attached.link, None, close.clone())));
+        let others = self.others.get_or_insert_default();
+        others.leaving.extend(current.map(|attached| Leaving::new(attached.link, None, close.clone())));
         // To those that came too late to carry it, it is said now.
         let said = if is_lost { Close::protocol(Code::UnknownSession, "the session has ended") } else { close.clone() };
-        let others = self.candidates.drain(..).map(|waiting| waiting.attached.link);
+        let candidates = others.candidates.drain(..).map(|waiting| waiting.attached.link);
         let arrived = core.take_arrivals().into_iter().map(|arrival| arrival.link);
-        self.leaving.extend(others.chain(arrived).map(|link| Leaving::new(link, Some(said.clone()), said.clone())));
-        self.ended = Some(close);
+        let links = candidates.chain(arrived).map(|link| Leaving::new(link, Some(said.clone()), said.clone()));
+        others.leaving.extend(links);
+        self.ended = Some(Box::new(close));
     }
 
     fn take_arrivals(&mut self) {
@@ -126,11 +133,11 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             match offer {
                 Ok(offer) => {
                     tracing::debug!(%session, link = offer.link, transport = %link.transport(), "link offered");
-                    if self.candidates.len() == MAX_CANDIDATES {
-                        let oldest = self.candidates.remove(0);
-                        self.leave(oldest.attached.link, None, replaced());
-                    }
-                    self.candidates.push(Waiting::new(Attached::new(offer.link, link, remote), offer, credentials));
+                    let others = self.others.get_or_insert_default();
+                    let is_full = others.candidates.len() == MAX_CANDIDATES;
+                    let oldest = is_full.then(|| others.candidates.remove(0).attached.link);
+                    others.candidates.push(Waiting::new(Attached::new(offer.link, link, remote), offer, credentials));
+                    oldest.into_iter().for_each(|oldest| self.leave(oldest, None, replaced()));
                 }
                 Err(close) => self.leave(link, Some(close.clone()), close),
             }
@@ -138,10 +145,11 @@ impl<F: FnOnce() + Unpin> Driver<F> {
     }
 
     fn leave(&mut self, link: Box<dyn Link>, last: Option<Close>, close: Close) {
-        if self.leaving.len() == MAX_LEAVING {
-            self.leaving.remove(0);
+        let leaving = &mut self.others.get_or_insert_default().leaving;
+        if leaving.len() == MAX_LEAVING {
+            leaving.remove(0);
         }
-        self.leaving.push(Leaving::new(link, last, close));
+        leaving.push(Leaving::new(link, last, close));
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) {
@@ -182,15 +190,17 @@ impl<F: FnOnce() + Unpin> Driver<F> {
     /// Whether the client has chosen another link.
     fn poll_candidates(&mut self, cx: &mut Context<'_>) {
         let mut index = 0;
-        while index < self.candidates.len() {
+        while let Some(others) = &mut self.others
+            && let Some(waiting) = others.candidates.get_mut(index)
+        {
             let shared = Arc::clone(&self.shared);
             let mut core = shared.lock();
-            let Poll::Ready(outcome) = self.candidates[index].poll(cx, &mut core) else {
+            let Poll::Ready(outcome) = waiting.poll(cx, &mut core) else {
                 index += 1;
                 continue;
             };
-            let Attached { number, .. } = self.candidates[index].attached;
-            let attached = self.candidates.remove(index).attached;
+            let attached = others.candidates.remove(index).attached;
+            let number = attached.number;
             let session = shared.id;
             let is_other = matches!(outcome, Outcome::Chosen { is_other: true });
             match outcome {
@@ -260,7 +270,8 @@ impl<F: FnOnce() + Unpin> Driver<F> {
             let transport = current.link.transport();
             tracing::debug!(session = %self.shared.id, link = current.number, %transport, "link ended");
             if transport == Transport::Sse {
-                self.lost = Some(Box::new((current, Instant::now() + LAST_WORDS_TIMEOUT)));
+                let lost = (current, Instant::now() + LAST_WORDS_TIMEOUT);
+                self.others.get_or_insert_default().lost = Some(lost);
             }
         }
         self.shared.notify(core);
@@ -268,22 +279,25 @@ impl<F: FnOnce() + Unpin> Driver<F> {
 
     /// Whether the client has said CLOSE by a request of its own, while the link it belongs to was lost.
     fn poll_lost(&mut self, cx: &mut Context<'_>) {
-        let Some(lost) = &mut self.lost else { return };
+        let Some(lost) = self.others.as_mut().and_then(|others| others.lost.as_mut()) else { return };
         let shared = Arc::clone(&self.shared);
         let mut core = shared.lock();
         lost.0.poll_last_words(cx, &mut core);
         let until = lost.1;
         if self.current.is_some() || core.machine.closed().is_some() || Instant::now() >= until {
-            self.lost = None;
+            self.others.get_or_insert_default().lost = None;
         } else {
             self.arm(cx, until);
         }
     }
 
     fn poll_leaving(&mut self, cx: &mut Context<'_>) {
-        self.leaving.retain_mut(|leaving| leaving.poll(cx).is_pending());
-        if let Some(until) = self.leaving.iter().map(|leaving| leaving.until).min() {
+        let Some(others) = &mut self.others else { return };
+        others.leaving.retain_mut(|leaving| leaving.poll(cx).is_pending());
+        if let Some(until) = others.leaving.iter().map(|leaving| leaving.until).min() {
             self.arm(cx, until);
+        } else if others.candidates.is_empty() && others.lost.is_none() {
+            self.others = None;
         }
     }
 
@@ -311,7 +325,7 @@ impl<F: FnOnce() + Unpin> Future for Driver<F> {
         }
         this.poll_leaving(cx);
         match &this.ended {
-            Some(close) if this.leaving.is_empty() => Poll::Ready((close.clone(), this.on_open.is_none())),
+            Some(close) if this.others.is_none() => Poll::Ready((Close::clone(close), this.on_open.is_none())),
             _ => Poll::Pending,
         }
     }

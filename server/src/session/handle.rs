@@ -126,12 +126,11 @@ impl Session {
         let message = message.into();
         loop {
             let room = self.0.room.notified();
-            match self.try_send(message.clone()) {
-                Ok(()) => return Ok(()),
-                Err(TrySendError::Full) => room.await,
-                Err(TrySendError::Closed(close)) => return Err(SendError::Closed(close)),
-                Err(TrySendError::TooLarge { len, max }) => return Err(SendError::TooLarge { len, max }),
-            }
+            let Some(sent) = unless_full(self.try_send(message.clone())) else {
+                room.await;
+                continue;
+            };
+            return sent;
         }
     }
 
@@ -326,6 +325,16 @@ impl From<&Close> for Closed {
     }
 }
 
+/// What became of a message, unless it has to wait for room.
+fn unless_full(sent: Result<(), TrySendError>) -> Option<Result<(), SendError>> {
+    match sent {
+        Ok(()) => Some(Ok(())),
+        Err(TrySendError::Full) => None,
+        Err(TrySendError::Closed(close)) => Some(Err(SendError::Closed(close))),
+        Err(TrySendError::TooLarge { len, max }) => Some(Err(SendError::TooLarge { len, max })),
+    }
+}
+
 /// What there is to take out.
 enum Next {
     Event(MachineEvent),
@@ -341,7 +350,7 @@ fn next_event(shared: &Arc<Shared>) -> Next {
     let mut guard = shared.lock();
     let core = &mut *guard;
     // In their order among the messages.
-    let request = core.requests.take(&mut core.machine, shared);
+    let request = core.requests.as_mut().and_then(|requests| requests.take(&mut core.machine, shared));
     let event = if request.is_some() { None } else { core.machine.poll_event() };
     // Asked under the same lock: between two, a last message and CLOSE could arrive, and the message would be overlooked.
     let ended = core.machine.closed().is_some();

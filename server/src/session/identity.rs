@@ -1,5 +1,6 @@
 //! Who is behind a session.
 
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 /// Who is behind a session: what [`authenticate`](crate::Builder::authenticate) found.
@@ -20,6 +21,12 @@ impl Identity {
     /// Nobody in particular.
     pub fn anonymous() -> Self {
         Self::default()
+    }
+
+    /// To be kept for as long as a session: all those who are nobody in particular are one.
+    pub(crate) fn into_shared(self) -> Arc<Self> {
+        static ANONYMOUS: LazyLock<Arc<Identity>> = LazyLock::new(Arc::default);
+        if self == **ANONYMOUS { Arc::clone(&ANONYMOUS) } else { Arc::new(self) }
     }
 
     /// A user by name or id.

@@ -1,6 +1,6 @@
 //! Requests (SPEC section 11): what the client asks of the application, and what the application asks of the client.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -139,7 +139,7 @@ impl Request {
         self.touch();
         loop {
             let changed = self.changed.notified();
-            if !self.shared.lock().requests.theirs.contains_key(&self.id) {
+            if !self.shared.lock().requests().theirs.contains_key(&self.id) {
                 return;
             }
             changed.await;
@@ -152,7 +152,7 @@ impl Request {
 
     fn try_chunk(&self, chunk: &RequestMessage) -> Result<Sent, ChunkError> {
         let mut core = self.shared.lock();
-        let Core { machine, requests, .. } = &mut *core;
+        let (machine, requests) = core.machine_and_requests();
         let Some(asked) = requests.theirs.get_mut(&self.id) else {
             let ended = requests.over.clone();
             return Err(ended.map_or(ChunkError::Cancelled, ChunkError::Closed));
@@ -175,7 +175,7 @@ impl Request {
 
     fn end(&self, end: &RequestMessage) {
         let mut core = self.shared.lock();
-        let Core { machine, requests, .. } = &mut *core;
+        let (machine, requests) = core.machine_and_requests();
         if requests.theirs.remove(&self.id).is_none() {
             return;
         }
@@ -306,7 +306,7 @@ impl Answer {
             State::Asked(id) => *id,
         };
         let mut core = self.shared.lock();
-        let Core { machine, requests, .. } = &mut *core;
+        let (machine, requests) = core.machine_and_requests();
         let Some(ours) = requests.ours.get_mut(&id) else { return Poll::Ready(None) };
         let Some((chunk, cost)) = ours.chunks.pop_front() else {
             if ours.end.is_some() {
@@ -331,7 +331,7 @@ impl Answer {
     fn ask(&mut self, cx: Option<&mut Context<'_>>) {
         let State::Waiting(method, data) = &self.state else { return };
         let mut core = self.shared.lock();
-        let Core { machine, requests, .. } = &mut *core;
+        let (machine, requests) = core.machine_and_requests();
         let state = match requests.ask(machine, method, data) {
             Ok(id) => State::Asked(id),
             Err(TrySendError::Full) if requests.ours.len() >= MAX_REQUESTS => State::Ended(Some(RequestError::TooMany)),
@@ -362,9 +362,7 @@ impl Future for Answer {
             State::Ended(error) => error.map(Err),
             State::Asked(id) => {
                 let mut core = self.shared.lock();
-                let end = core.requests.ours.remove(&id).and_then(|ours| ours.end);
-                core.requests.tidy();
-                end
+                core.requests().ours.remove(&id).and_then(|ours| ours.end)
             }
             State::Waiting(..) => None, // poll_chunk() was not ready then
         };
@@ -376,12 +374,11 @@ impl Drop for Answer {
     fn drop(&mut self) {
         let State::Asked(id) = self.state else { return };
         let mut core = self.shared.lock();
-        let Core { machine, requests, .. } = &mut *core;
+        let (machine, requests) = core.machine_and_requests();
         let Some(ours) = requests.ours.get_mut(&id) else { return };
         ours.chunks.drain(..).for_each(|(_, cost)| machine.request_taken(cost));
         if ours.end.is_some() {
             requests.ours.remove(&id);
-            requests.tidy();
         } else {
             // The client answers this, and until then it has a place.
             ours.is_abandoned = true;
@@ -408,9 +405,9 @@ pub(super) struct Requests {
     last: u64,
     their_last: u64,
     /// Those that were asked here, until their end was taken.
-    ours: HashMap<u64, Ours>,
+    ours: BTreeMap<u64, Ours>,
     /// Those of the client, until they are answered.
-    theirs: HashMap<u64, Theirs>,
+    theirs: BTreeMap<u64, Theirs>,
     /// Those of the client that the application has not taken.
     waiting: VecDeque<Waiting>,
     /// Who waits for room to ask.
@@ -481,11 +478,11 @@ impl Requests {
     pub(super) fn serve(shared: &Shared, budget: usize) -> bool {
         for _ in 0..budget {
             let mut core = shared.lock();
-            let Core { machine, requests, .. } = &mut *core;
-            if requests.over.is_some() {
+            if core.requests.as_ref().is_some_and(|requests| requests.over.is_some()) {
                 return false;
             }
-            let Some(arrived) = machine.poll_request() else { return false };
+            let Some(arrived) = core.machine.poll_request() else { return false };
+            let (machine, requests) = core.machine_and_requests();
             match arrived.and_then(|arrived| requests.handle(machine, arrived)) {
                 Ok(false) => {}
                 Ok(true) => shared.incoming.notify_waiters(),
@@ -575,7 +572,6 @@ impl Requests {
         let Some(ours) = self.ours.get_mut(&id).filter(|ours| ours.end.is_none()) else { return };
         if ours.is_abandoned {
             self.ours.remove(&id);
-            self.tidy();
         } else {
             ours.end = Some(end);
             ours.wake();
@@ -618,8 +614,8 @@ impl Requests {
         Some(Request { shared: Arc::clone(shared), id, method, data, changed, touched })
     }
 
-    /// The session has ended: so have its requests.
-    pub(super) fn end(&mut self, close: &Close) {
+    /// The session has ended.
+    fn end(&mut self, close: &Close) {
         if self.over.is_some() {
             return;
         }
@@ -629,19 +625,32 @@ impl Requests {
             ours.end.get_or_insert_with(|| Err(RequestError::Closed(close.clone())));
             ours.wake();
         }
-        self.theirs.drain().for_each(|(_, theirs)| theirs.changed.notify_waiters());
+        std::mem::take(&mut self.theirs).into_values().for_each(|theirs| theirs.changed.notify_waiters());
         self.waiting = VecDeque::new();
         self.wake_senders();
     }
 
     /// An idle session holds no buffers.
     fn tidy(&mut self) {
-        if self.ours.is_empty() {
-            self.ours = HashMap::new();
-        }
         if self.theirs.is_empty() {
-            (self.theirs, self.waiting) = (HashMap::new(), VecDeque::new());
+            self.waiting = VecDeque::new();
         }
+    }
+}
+
+impl Core {
+    /// What the two sides ask each other: from now on there is something to be known of it.
+    fn requests(&mut self) -> &mut Requests {
+        self.requests.get_or_insert_default()
+    }
+
+    fn machine_and_requests(&mut self) -> (&mut Machine, &mut Requests) {
+        (&mut self.machine, self.requests.get_or_insert_default())
+    }
+
+    /// The session has ended: so have its requests.
+    pub(super) fn end_requests(&mut self, close: &Close) {
+        self.requests.iter_mut().for_each(|requests| requests.end(close));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the handles, the driver and the requests of one session share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::Waker;
@@ -57,14 +57,14 @@ pub(crate) struct Core {
     arrivals: Vec<Arrival>,
     /// The client has asked something about channels, and their handler was not told of the session's end.
     in_channels: bool,
-    /// What the two sides ask each other.
-    pub(super) requests: Requests,
+    /// What the two sides ask each other, once they do.
+    pub(super) requests: Option<Box<Requests>>,
     /// The driver takes no more links.
     pub(super) over: bool,
     /// The flusher has it on its list.
     pub(super) is_due: bool,
     /// Readers and writers of streams that wait.
-    pub(super) waiting: HashMap<u64, Waiting>,
+    pub(super) waiting: BTreeMap<u64, Waiting>,
 }
 
 /// The current link, as others see it.
@@ -124,10 +124,10 @@ impl Shared {
                 left: false,
                 arrivals: Vec::new(),
                 in_channels: false,
-                requests: Requests::default(),
+                requests: None,
                 over: false,
                 is_due: false,
-                waiting: HashMap::new(),
+                waiting: BTreeMap::new(),
             }),
             flusher: None,
             driver: AtomicWaker::new(),
@@ -193,7 +193,7 @@ impl Shared {
         }
         if is_ending || core.machine.has_room() {
             self.room.notify_waiters();
-            core.requests.wake_senders();
+            core.requests.iter_mut().for_each(|requests| requests.wake_senders());
         }
         for id in core.machine.take_touched() {
             if id == 0 {
@@ -266,7 +266,7 @@ impl Shared {
         core.over = true;
         core.carrier = None;
         let ended = core.machine.closed().cloned().unwrap_or(close);
-        core.requests.end(&ended);
+        core.end_requests(&ended);
         self.notify(&mut core);
         let end = (ended, core.machine.is_established());
         drop(core);

@@ -237,9 +237,6 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.change(|core, id| {
             core.waiting.remove(&id);
-            if core.waiting.is_empty() {
-                core.waiting = Default::default();
-            }
             core.machine.stream_release(id);
         });
     }

@@ -10,9 +10,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use throughline_protocol::limits::MAX_TOKEN;
-use throughline_protocol::{Code, ResumeKey, SessionId, Token, VERSION, varint};
+use throughline_protocol::{Code, ResumeKey, SessionId, VERSION, varint};
 
 use super::Transport;
+
+mod kept;
+
+pub(crate) use kept::Kept;
 
 /// The subprotocol that a server answers with.
 pub(crate) const SUBPROTOCOL: &str = "throughline.v1";
@@ -187,13 +191,12 @@ impl Open {
         if fields.token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN) {
             return Err(Rejection::bad_request(format!("a token of more than {MAX_TOKEN} bytes")));
         }
-        let origin = headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned());
         Ok(Self {
             transport,
             token: fields.token,
             resume,
             marks,
-            origin,
+            origin: origin(headers),
             remote_addr,
             uri: uri.clone(),
             headers: headers.clone(),
@@ -201,43 +204,8 @@ impl Open {
     }
 }
 
-impl Open {
-    /// What is left of it for as long as its session goes on: without the token, and what else is secret or was for the transport alone.
-    pub(crate) fn without_secrets(mut self) -> Self {
-        const OF_THE_TRANSPORT: [HeaderName; 7] = [
-            header::AUTHORIZATION,
-            header::SEC_WEBSOCKET_PROTOCOL,
-            header::SEC_WEBSOCKET_KEY,
-            header::SEC_WEBSOCKET_EXTENSIONS,
-            HeaderName::from_static("throughline-session"),
-            HeaderName::from_static("throughline-key"),
-            HeaderName::from_static("throughline-received"),
-        ];
-        (self.token, self.resume) = (None, None);
-        self.uri = without_fields(&self.uri);
-        // Copied: a value is a slice of the buffer that the whole request was read into.
-        let copy = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-        let kept = self.headers.iter().filter(|(name, _)| !OF_THE_TRANSPORT.contains(name));
-        self.headers = kept.filter_map(|(name, value)| Some((name.clone(), copy(value)?))).collect();
-        self
-    }
-
-    /// The same with another token.
-    pub(crate) fn with_token(&self, Token(token): Token) -> Self {
-        Self { token: Some(token.into()), ..self.clone() }
-    }
-}
-
-/// The address without the fields of an opening in its query.
-fn without_fields(uri: &Uri) -> Uri {
-    const FIELDS: [&str; 4] = ["session", "key", "received", "token"];
-    let Some(query) = uri.query() else { return uri.clone() };
-    let is_field = |pair: &&str| FIELDS.contains(&pair.split('=').next().unwrap_or_default());
-    let rest: Vec<&str> = query.split('&').filter(|pair| !is_field(pair)).collect();
-    let path_and_query = format!("{}?{}", uri.path(), rest.join("&"));
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = path_and_query.parse().ok();
-    Uri::from_parts(parts).unwrap_or_default()
+fn origin(headers: &HeaderMap) -> Option<String> {
+    headers.get(header::ORIGIN).map(|origin| String::from_utf8_lossy(origin.as_bytes()).into_owned())
 }
 
 /// What names the link that a POST or a further poll belongs to (SPEC sections 7.4 and 7.5).
@@ -498,34 +466,6 @@ mod tests {
         let printed = format!("{:?}", open(Transport::WebTransport, &query, &[("authorization", "Bearer hush")]));
         assert!(printed.contains("/rt/webtransport") && printed.contains(ID), "{printed}");
         assert!(!printed.contains("hush") && printed.matches(ID).count() == 1, "{printed}");
-    }
-
-    #[test]
-    fn what_is_kept_of_an_opening_has_no_secrets_and_can_be_asked_about_again() {
-        let query = format!("/rt/webtransport?room=7&v=1&session={ID}&key={ID}&received=0.1&token=hush&token2=x");
-        let entries = [
-            ("authorization", "Bearer hush"),
-            ("throughline-key", ID),
-            ("sec-websocket-protocol", "throughline.token.aHVzaA"),
-            ("cookie", "a=1"),
-            ("cookie", "b=2"),
-        ];
-        let mut headers = HeaderMap::new();
-        for (name, value) in entries {
-            headers.append(name, value.parse().expect("a value"));
-        }
-        let uri: Uri = query.parse().expect("a uri");
-        let kept =
-            Open::parse(Transport::WebTransport, &uri, &headers, None).expect("a valid opening").without_secrets();
-        assert_eq!((&kept.token, &kept.resume), (&None, &None));
-        assert_eq!(kept.uri, "/rt/webtransport?room=7&v=1&token2=x");
-        assert_eq!(kept.headers.keys().collect::<Vec<_>>(), ["cookie"]);
-        assert_eq!(kept.headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
-        let open = kept.with_token(Token("new".into()));
-        assert_eq!(open.token.as_deref(), Some("new"));
-        assert_eq!((open.uri, open.headers), (kept.uri, kept.headers));
-        let absolute: Uri = "https://localhost:4433/rt/webtransport?token=hush&v=1".parse().expect("a uri");
-        assert_eq!(without_fields(&absolute), "https://localhost:4433/rt/webtransport?v=1");
     }
 
     #[test]

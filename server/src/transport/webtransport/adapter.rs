@@ -40,7 +40,7 @@ pub(super) struct Adapter {
     opening: Option<Accept<quinn::SendStream>>,
     probing_bi: Vec<(Probe, quinn::SendStream, quinn::RecvStream)>,
     probing_uni: Vec<(Probe, quinn::RecvStream)>,
-    /// Whether the control stream, the first that h3 opens, has been opened.
+    /// Whether the control stream has been opened, the first that h3 asks for.
     control_opened: bool,
 }
 
@@ -88,7 +88,7 @@ impl Adapter {
             };
             self.table.probing.fetch_sub(1, Ordering::Relaxed);
             // In order: whoever accepts streams may rely on that of their opening.
-            let (_, mut send, mut recv) = self.probing_bi.remove(index);
+            let (_, mut send, mut recv) = take(&mut self.probing_bi, index);
             match outcome {
                 Ok(Kind::Session(id)) => {
                     let stream = Incoming::Bi(SendStream::new(send), RecvStream::new(recv));
@@ -129,7 +129,7 @@ impl Adapter {
                 }
             };
             self.table.probing.fetch_sub(1, Ordering::Relaxed);
-            let (_, mut recv) = self.probing_uni.remove(index);
+            let (_, mut recv) = take(&mut self.probing_uni, index);
             match outcome {
                 Ok(Kind::Session(id)) => self.table.stream(id, Incoming::Uni(RecvStream::new(recv))),
                 // Control, push, QPACK encoder and decoder. Only the first has frames.
@@ -144,6 +144,15 @@ impl Adapter {
         }
         None
     }
+}
+
+/// Takes one out. A connection that is idle keeps no room for others.
+fn take<T>(probing: &mut Vec<T>, index: usize) -> T {
+    let taken = probing.remove(index);
+    if probing.is_empty() {
+        *probing = Vec::new();
+    }
+    taken
 }
 
 impl Drop for Adapter {
@@ -193,13 +202,18 @@ impl quic::OpenStreams<Bytes> for Adapter {
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<H3Send, StreamErrorIncoming>> {
+        if self.control_opened {
+            // QPACK's streams: h3 has no dynamic table, and so nothing to say on them (RFC 9204, section 4.2). It does without, and so does each client, which
+            // then costs half a kilobyte less for either.
+            return Poll::Ready(Err(never_opened()));
+        }
         let conn = &self.conn;
         let opening = self.opening.get_or_insert_with(|| ReusableBoxFuture::new(open_uni(conn.clone())));
         let opened = ready!(opening.poll(cx));
         self.opening = None;
         let send = opened.map_err(stream_connection_error)?;
-        let control = !std::mem::replace(&mut self.control_opened, true);
-        let settings = control.then_some(self.table.limits.max_sessions_per_connection);
+        self.control_opened = true;
+        let settings = Some(self.table.limits.max_sessions_per_connection);
         Poll::Ready(Ok(H3Send::new(send, settings)))
     }
 

@@ -1,6 +1,7 @@
 //! The one task of a connection: it accepts requests, and routes datagrams to sessions.
 
 use std::{
+    future::poll_fn,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
 };
@@ -27,15 +28,21 @@ pub(super) async fn serve(
     connecting: quinn::Connecting,
     router: Router,
     limits: Arc<Limits>,
-    mut place: Place,
+    place: Place,
     shutdown: CancellationToken,
     tracker: TaskTracker,
 ) {
     // Boxed: the set-up's state is larger than that of all that follows, and would stay for as long.
-    let Some((h3, site)) = Box::pin(open(connecting, router, limits, &mut place)).await else {
-        return;
-    };
-    run(h3, site, place, shutdown, tracker).await;
+    if let Some(open) = Box::pin(open(connecting, router, limits, place)).await {
+        run(open, shutdown, tracker).await;
+    }
+}
+
+/// A connection that is open. Boxed: a task has room for what is moved inside it in each of its places.
+struct Open {
+    h3: server::Connection<Adapter, Bytes>,
+    site: Site,
+    place: Place,
 }
 
 /// The QUIC handshake and HTTP/3's own set-up.
@@ -43,8 +50,8 @@ async fn open(
     connecting: quinn::Connecting,
     router: Router,
     limits: Arc<Limits>,
-    place: &mut Place,
-) -> Option<(server::Connection<Adapter, Bytes>, Site)> {
+    mut place: Place,
+) -> Option<Box<Open>> {
     let conn = match tokio::time::timeout(limits.handshake_timeout, connecting).await {
         Ok(Ok(conn)) => conn,
         Ok(Err(error)) => {
@@ -68,9 +75,9 @@ async fn open(
         .max_webtransport_sessions(limits.max_sessions_per_connection.into())
         // Otherwise h3 may write a GREASE frame on a CONNECT stream, before its end.
         .send_grease(false);
-    // It waits for the client to allow three streams, which a client may never do.
+    // It waits for the client to allow a stream, which a client may never do.
     match tokio::time::timeout(limits.handshake_timeout, builder.build(adapter)).await {
-        Ok(Ok(h3)) => Some((h3, Site { conn, table, router })),
+        Ok(Ok(h3)) => Some(Box::new(Open { h3, site: Site { conn, table, router }, place })),
         Ok(Err(error)) => {
             debug!(%error, "HTTP/3 set-up failed");
             None
@@ -82,13 +89,8 @@ async fn open(
     }
 }
 
-async fn run(
-    mut h3: server::Connection<Adapter, Bytes>,
-    site: Site,
-    mut place: Place,
-    shutdown: CancellationToken,
-    tracker: TaskTracker,
-) {
+async fn run(mut open: Box<Open>, shutdown: CancellationToken, tracker: TaskTracker) {
+    let Open { h3, site, place } = &mut *open;
     let limits = Arc::clone(&site.table.limits);
     let mut idle_since = Some(Instant::now());
     let mut timer = pin!(tokio::time::sleep(limits.linger));
@@ -108,7 +110,8 @@ async fn run(
         let probed_until = (site.table.probing.load(Ordering::Relaxed) > 0).then(|| now + limits.headers_timeout);
         let armed = arm(timer.as_mut(), [idle_until, parked_until, probed_until]);
         tokio::select! {
-            accepted = h3.accept() => match accepted {
+            // Made anew for each poll, and for no longer: it keeps nothing while it waits, and has room for much.
+            accepted = poll_fn(|cx| pin!(h3.accept()).poll(cx)) => match accepted {
                 Ok(Some(mut resolver)) => {
                     place.moved(site.conn.remote_address().ip());
                     if closing {
@@ -118,9 +121,9 @@ async fn run(
                     let Some(stopped) = site.table.take_stopped() else { continue };
                     // Counted here, so that the connection cannot look idle before the task has started.
                     let active = site.table.activate();
-                    let request = request::serve(site.clone(), resolver, stopped);
+                    let request = Box::pin(request::serve(site.clone(), resolver, stopped));
                     tracker.spawn(async move {
-                        if let Err(error) = Box::pin(request).await {
+                        if let Err(error) = request.await {
                             trace!(%error, "request ended");
                         }
                         drop(active);
@@ -148,7 +151,7 @@ async fn run(
         }
     }
     // Closes the QUIC connection, with H3_NO_ERROR unless h3 has closed it with another code.
-    drop(h3);
+    drop(open);
 }
 
 /// Sets the timer to the first of the deadlines; `false` when there is none.

@@ -23,7 +23,8 @@ pub(crate) struct Limits {
     /// Bidirectional streams that a client may have open: its requests, sessions and their streams
     /// together. 16: each slot is preallocated by quinn; a browser queues what goes beyond.
     pub(crate) max_bidi_streams: u32,
-    /// Unidirectional streams that a client may have open; HTTP/3 itself takes three. 16: as above.
+    /// Unidirectional streams that a client may have open; HTTP/3 itself takes three, and sessions none. 8: together with the others they fit into a table of half
+    /// the size.
     pub(crate) max_uni_streams: u32,
     /// Bidirectional streams that a client may open beside those, once it has opened one in a session. 100: what a
     /// session allows.
@@ -85,7 +86,7 @@ impl Default for Limits {
             headers_timeout: Duration::from_secs(10),
             max_field_section_size: 16 * 1024,
             max_bidi_streams: 16,
-            max_uni_streams: 16,
+            max_uni_streams: 8,
             max_session_streams: 100,
             stream_receive_window: 256 * 1024,
             receive_window: 1024 * 1024,

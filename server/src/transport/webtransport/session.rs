@@ -84,8 +84,12 @@ impl WebTransport {
         table: Arc<Table>,
         inbox: Arc<Inbox>,
         id: u64,
-        (send, stopped, recv): (RequestStream<H3Send, Bytes>, Stopped, RequestStream<H3Recv, Bytes>),
+        (send, mut stopped, recv): (RequestStream<H3Send, Bytes>, Stopped, RequestStream<H3Recv, Bytes>),
     ) -> Self {
+        // It keeps the waker of the request's task, and so that task's memory, until it is polled by somebody else.
+        if stopped.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            stopped = Box::pin(std::future::ready(()));
+        }
         Self {
             _active: table.activate(),
             conn,
