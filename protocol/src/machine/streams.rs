@@ -407,7 +407,7 @@ impl Streams {
     }
 
     pub(super) fn has_incoming(&self) -> bool {
-        !self.incoming.is_empty()
+        !self.used.incoming.is_empty()
     }
 
     pub(super) fn next_incoming(&mut self) -> Option<u64> {

@@ -57,10 +57,9 @@ impl Http {
             self.fill(length).await?;
             return Ok(self.input.split_to(length).freeze());
         }
-        while head.chunked {
-            match self.next(head).await? {
-                Some(piece) => body.extend_from_slice(&piece),
-                None => break,
+        if head.chunked {
+            while let Some(piece) = self.next(head).await? {
+                body.extend_from_slice(&piece);
             }
         }
         Ok(body.freeze())

@@ -15,7 +15,7 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Holding = BoxFuture<'static, Result<(), Failure>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Transport {
+pub(crate) enum Kind {
     #[value(name = "webtransport")]
     WebTransport,
     #[value(name = "websocket")]
@@ -27,13 +27,13 @@ pub(crate) enum Transport {
 /// Opens sessions at one server.
 pub(crate) enum Opener {
     WebTransport(webtransport::Server),
-    Tcp(Transport, Server),
+    Tcp(Kind, Server),
 }
 
 impl Opener {
-    pub(crate) fn new(transport: Transport, address: SocketAddr, tls: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(transport: Kind, address: SocketAddr, tls: bool) -> Result<Self, Failure> {
         Ok(match transport {
-            Transport::WebTransport => Self::WebTransport(webtransport::Server::new(address)?),
+            Kind::WebTransport => Self::WebTransport(webtransport::Server::new(address)?),
             _ => Self::Tcp(transport, Server::new(address, tls)?),
         })
     }
@@ -42,8 +42,8 @@ impl Opener {
     pub(crate) async fn open(&self, number: usize) -> Result<Holding, Failure> {
         match self {
             Self::WebTransport(server) => webtransport::open(server).await,
-            Self::Tcp(Transport::Sse, server) => sse::open(server, number).await,
-            Self::Tcp(Transport::Poll, server) => poll::open(server, number).await,
+            Self::Tcp(Kind::Sse, server) => sse::open(server, number).await,
+            Self::Tcp(Kind::Poll, server) => poll::open(server, number).await,
             Self::Tcp(_, server) => websocket::open(server, number).await,
         }
     }

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::Parser;
-use idle::{Failure, Opener, Transport};
+use idle::{Failure, Kind, Opener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -36,7 +36,7 @@ struct Arguments {
     count: usize,
     /// What carries them
     #[arg(long, value_enum, default_value = "webtransport")]
-    transport: Transport,
+    transport: Kind,
     /// TLS on TCP
     #[arg(long)]
     tls: bool,
