@@ -186,10 +186,9 @@ impl Log {
         let Some((code, reason)) = cursor.end.clone() else {
             return Need::History(Position { epoch, offset: cursor.sent });
         };
-        if let Err(Unsent::Full) = cursor.send(ChannelMessage::unsubscribed(self.number, code, reason).encode()) {
+        if cursor.subscriber.dismiss(hub, topic, code, reason).is_err() {
             return Need::Room;
         }
-        cursor.subscriber.forget(hub, topic);
         state.cursors.remove(&id);
         Need::Ended
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use throughline_protocol::channel::Position;
-use throughline_protocol::{ChannelMessage, SessionId, StateSlot, TrySendError};
+use throughline_protocol::{ChannelMessage, SessionId, StateSlot};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
@@ -283,11 +283,9 @@ impl State {
         let Table { newest, entries, settled, cursors, .. } = &mut *table;
         let Some(cursor) = cursors.get_mut(&id).filter(|cursor| cursor.is_behind) else { return Served::All };
         if let Some((code, reason)) = cursor.end.clone() {
-            let last = ChannelMessage::unsubscribed(self.number, code, reason).encode();
-            if let Err(TrySendError::Full) = cursor.subscriber.session.try_send_channel(last) {
+            if cursor.subscriber.dismiss(hub, topic, code, reason).is_err() {
                 return Served::Full;
             }
-            cursor.subscriber.forget(hub, topic);
             cursors.remove(&id);
             return Served::Ended;
         }

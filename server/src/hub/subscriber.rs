@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use parking_lot::Mutex;
 use throughline_protocol::channel::Position;
 use throughline_protocol::limits::MAX_HISTORY_LIMIT;
-use throughline_protocol::{ChannelCode, ChannelMessage};
+use throughline_protocol::{ChannelCode, ChannelMessage, TrySendError};
 use tokio::sync::oneshot;
 
 use super::error::{Failure, SubscribeError};
@@ -151,11 +151,22 @@ impl Subscriber {
         Ok(true)
     }
 
-    /// A subscription has ended.
-    pub(super) fn forget(&self, hub: &Arc<Inner>, topic: &Topic) {
+    /// Says that a subscription has ended, if there is room for it, and forgets it: both at once, since its client may ask for it again as soon as it hears.
+    pub(super) fn dismiss(
+        &self,
+        hub: &Arc<Inner>,
+        topic: &Topic,
+        code: ChannelCode,
+        reason: String,
+    ) -> Result<(), Unsent> {
         let mut state = self.state.lock();
+        let last = ChannelMessage::unsubscribed(topic.number, code, reason).encode();
+        if let Err(TrySendError::Full) = self.session.try_send_channel(last) {
+            return Err(Unsent::Full);
+        }
         let gone = state.subscriptions.remove(&topic.name);
         gone.iter().for_each(|gone| hub.left(gone));
+        Ok(())
     }
 
     /// Reads from now on what is missing of a topic, when there is room.
