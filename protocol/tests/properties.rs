@@ -5,7 +5,6 @@ mod common;
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use common::encoded;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

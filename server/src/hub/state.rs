@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use throughline_protocol::channel::Position;
-use throughline_protocol::{ChannelMessage, SessionId, StateSlot};
+use throughline_protocol::{SessionId, StateSlot};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
