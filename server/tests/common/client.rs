@@ -293,14 +293,6 @@ impl Client {
         Ok(all)
     }
 
-    /// Waits until the server has what was written, and has said nothing itself.
-    pub(crate) async fn read_nothing_yet(&self, stream: u64) {
-        let read = |machine: &mut Machine| machine.stream_read(stream, 1);
-        assert_eq!(self.change(read), Ok(StreamRead::Nothing));
-        self.send("is it there?").await.expect("it is open");
-        self.message().await;
-    }
-
     /// Bytes that came on streams of their own.
     pub(crate) fn native_bytes(&self) -> u64 {
         self.shared.native_bytes.load(Ordering::SeqCst)
