@@ -15,7 +15,7 @@ use futures_util::future::Either;
 use http::{Request, Response, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -152,14 +152,7 @@ impl Serving {
 
     async fn http2(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
         let line = Arc::new(Line::default());
-        let service = {
-            let (this, line) = (self.clone(), line.clone());
-            service_fn(move |request| {
-                line.has_spoken();
-                this.answer(request, peer)
-            })
-        };
-        let http = pin!(self.http2.serve_connection(TokioIo::new(socket), service));
+        let http = pin!(self.http2.serve_connection(TokioIo::new(socket), self.service(&line, peer)));
         self.drive(http, |http| http.graceful_shutdown(), peer, &line).await;
     }
 
@@ -210,16 +203,22 @@ impl Serving {
     /// served anew here.
     async fn with_upgrades(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
         let line = Arc::new(Line::default());
-        let service = {
-            let (this, line) = (self.clone(), line.clone());
-            service_fn(move |request| {
-                line.has_spoken();
-                this.answer(request, peer)
-            })
-        };
         let io = TokioIo::new(Lent::new(socket, line.blocked()));
-        let http = pin!(self.http1.serve_connection(io, service).with_upgrades());
+        let http = pin!(self.http1.serve_connection(io, self.service(&line, peer)).with_upgrades());
         self.drive(http, |http| http.graceful_shutdown(), peer, &line).await;
+    }
+
+    /// Answers every request as the application does.
+    fn service(
+        self: &Arc<Self>,
+        line: &Arc<Line>,
+        peer: SocketAddr,
+    ) -> impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + use<> {
+        let (this, line) = (self.clone(), line.clone());
+        service_fn(move |request| {
+            line.has_spoken();
+            this.answer(request, peer)
+        })
     }
 
     /// The application's answer to a request.
