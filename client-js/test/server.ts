@@ -528,6 +528,6 @@ export class ServerSession implements Subscriber {
 }
 
 /** Whether an ACK says anything new. */
-function isNews({ hasNews, isDue, isUrgent }: StreamReceiver): boolean {
-  return hasNews || isDue || isUrgent;
+function isNews({ news, isDue, isUrgent }: StreamReceiver): boolean {
+  return news > 0 || isDue || isUrgent;
 }

@@ -104,8 +104,14 @@ pub const MAX_DATAGRAMS_UNDER_WAY: u64 = 256;
 /// DATAGRAM and STATE frames that may be on their way without TAKEN on a path without length.
 pub const MIN_DATAGRAMS_UNDER_WAY: u64 = 2;
 
-/// Longest time that an ACK may wait for company, in microseconds.
-pub const ACK_DELAY_US: u64 = 50_000;
+/// Longest time that a server's ACK may wait for company, in microseconds: a page that waits for it wants to go on.
+pub const SERVER_ACK_DELAY_US: u64 = 50_000;
+
+/// The same of a client's ACK, which frees only memory. What is published 20 times a second to everybody would otherwise come back from everybody as often.
+pub const CLIENT_ACK_DELAY_US: u64 = 250_000;
+
+/// Bytes of the message stream that a client acknowledges at once: half of [`FRESH_BYTES`], so that a server that keeps little under way need not wait.
+pub const CLIENT_ACK_BYTES: u64 = FRESH_BYTES / 2;
 
 /// PINGs without an answer that are remembered: more mean that the link is dead long since.
 pub const MAX_OPEN_PINGS: usize = 8;

@@ -431,7 +431,7 @@ impl Machine {
 
     /// Whether the peer should be told something at once: that a quarter of a window was received or freed, or that datagrams were taken.
     pub fn owes(&self) -> bool {
-        self.is_open() && (self.receiver.is_urgent() || self.credit.owes() || self.streams.owes())
+        self.is_open() && (self.is_ack_urgent() || self.credit.owes() || self.streams.owes())
     }
 
     /// What has been received of the message stream, in bytes.

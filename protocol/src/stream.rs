@@ -293,13 +293,18 @@ impl Receiver {
 
     /// Whether there is anything new to acknowledge.
     pub(crate) fn has_news(&self) -> bool {
-        self.received > self.said_received
+        self.news() > 0
+    }
+
+    /// Bytes that are not acknowledged yet.
+    pub(crate) fn news(&self) -> u64 {
+        self.received - self.said_received
     }
 
     /// Whether an ACK should go now: a quarter of the window was received or freed since the last.
     pub(crate) fn is_urgent(&self) -> bool {
         let quarter = (self.window / 4).max(1); // nothing new is never urgent
-        self.received - self.said_received >= quarter || self.limit() - self.said_limit >= quarter
+        self.news() >= quarter || self.limit() - self.said_limit >= quarter
     }
 
     /// `received` and `limit` for an ACK or WELCOME that is being sent.

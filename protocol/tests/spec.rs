@@ -119,7 +119,8 @@ fn the_table_of_channel_codes_has_these_numbers_and_names() {
 
 #[test]
 fn numbers_in_the_words_are_these_constants() {
-    let ack_delay = limits::ACK_DELAY_US / 1_000;
+    let server_ack = limits::SERVER_ACK_DELAY_US / 1_000;
+    let client_ack = limits::CLIENT_ACK_DELAY_US / 1_000;
     for words in [
         format!("# The Throughline protocol, version {VERSION}"),
         format!("`length` is at most {} (", thousands(limits::MAX_FRAME_PAYLOAD as u64)),
@@ -129,7 +130,10 @@ fn numbers_in_the_words_are_these_constants() {
         format!("The credit on each half of a new stream is {} bytes", thousands(limits::INITIAL_STREAM_CREDIT)),
         format!("and for the server with {}. A stream beyond it", limits::INITIAL_CLIENT_STREAMS),
         format!("More than {} candidates of one session", limits::MAX_CANDIDATES),
-        format!("within {ack_delay} ms of receiving stream data"),
+        format!("a client also when {} bytes of stream 0 have been received", thousands(limits::CLIENT_ACK_BYTES)),
+        format!(
+            "within {server_ack} ms of receiving stream data if it is a server, and within {client_ack} ms if it is a client"
+        ),
         format!("at most {} bytes of data into one STREAM", thousands(limits::STREAM_CHUNK as u64)),
         format!("At most {} bytes of `data`, on every transport", thousands(limits::MAX_DATAGRAM as u64)),
         format!("A packet is at most {} bytes", thousands(limits::MAX_PACKET as u64)),

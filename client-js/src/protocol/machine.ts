@@ -29,7 +29,15 @@ import {
   writeToken,
 } from './frames.js';
 import { Heartbeat } from './heartbeat.js';
-import { ACK_DELAY_MS, DEFAULT_MAX_MESSAGE, MAX_REASON, QUIET_MS, STREAM_CHUNK, WINDOW } from './limits.js';
+import {
+  ACK_BYTES,
+  ACK_DELAY_MS,
+  DEFAULT_MAX_MESSAGE,
+  MAX_REASON,
+  QUIET_MS,
+  STREAM_CHUNK,
+  WINDOW,
+} from './limits.js';
 import { assembler, CHANNEL, encodeMessage, type Message } from './message.js';
 import type { Counters, Gap, LinkTraits, MachineEvent } from './report.js';
 import { decodeRequest } from './requests.js';
@@ -488,7 +496,7 @@ export class Machine {
             this.#events.push({ type: 'request', message: decodeRequest(item.body) });
           }
         });
-        this.#planAck(now, receiver.hasNews);
+        this.#planAck(now, receiver.news > 0);
         break;
       }
       case 'ack':
@@ -652,13 +660,14 @@ export class Machine {
     const all = this.#receiver.isDue || out.length > 0;
     let left = false;
     this.#receivers((id, receiver) => {
-      const wanted = receiver.isDue || receiver.isUrgent || (all && receiver.hasNews);
+      const isUrgent = receiver.isUrgent || (!id && receiver.news >= ACK_BYTES);
+      const wanted = receiver.isDue || isUrgent || (all && receiver.news > 0);
       if (wanted && (!out.length || out.length + MAX_FIELDS_FRAME <= max)) {
         writeFields(out, ACK, id, ...receiver.say());
       } else {
         receiver.isDue = wanted; // what has no room goes with the next packet
       }
-      left ||= receiver.hasNews;
+      left ||= receiver.news > 0;
     });
     if (!left) {
       this.#ackAt = Infinity;

@@ -196,14 +196,14 @@ export class StreamReceiver {
     this.#waiting += cost;
   }
 
-  /** Whether there is anything new to acknowledge. */
-  get hasNews(): boolean {
-    return this.#received > this.#saidReceived;
+  /** Bytes that are not acknowledged yet. */
+  get news(): number {
+    return this.#received - this.#saidReceived;
   }
 
   /** Whether an ACK should go now: a quarter of the window was received, or freed, since the last. */
   get isUrgent(): boolean {
-    return Math.max(this.#received - this.#saidReceived, this.#limit - this.#saidLimit) >= this.#reach / 4;
+    return Math.max(this.news, this.#limit - this.#saidLimit) >= this.#reach / 4;
   }
 
   /** `received` and `limit` for an ACK that is being sent. */

@@ -229,7 +229,7 @@ export class Streams {
     if (stream) {
       this.#touched.add(id);
     }
-    return stream?.receiving.receiver.hasNews ?? false;
+    return (stream?.receiving.receiver.news ?? 0) > 0;
   }
 
   /** STREAMS, or WELCOME: how many may be opened in all. */

@@ -7,7 +7,7 @@ use super::{MESSAGE_STREAM, Machine, Micros, Phase, Role};
 use crate::close::{Close, Code, Origin};
 use crate::datagram::{Mark, TooLarge};
 use crate::frame::{DONE, Frame};
-use crate::limits::{ACK_DELAY_US, MAX_DATAGRAM};
+use crate::limits::{CLIENT_ACK_DELAY_US, MAX_DATAGRAM, SERVER_ACK_DELAY_US};
 use crate::message::Whole;
 use crate::varint;
 
@@ -175,18 +175,25 @@ impl Machine {
                 Whole::Request(assembled) => self.inbox.push_request(assembled),
             }
         }
-        if self.ack_at.is_none() && self.receiver.has_news() {
-            self.ack_at = Some(now + ACK_DELAY_US);
-        }
+        self.plan_ack(now, self.receiver.has_news());
         Ok(())
     }
 
     fn stream_data(&mut self, now: Micros, stream: u64, offset: u64, data: Bytes, way: Way) -> Result<(), Close> {
         self.streams.data(stream, offset, data, way)?;
-        if self.ack_at.is_none() && self.streams.has_news() {
-            self.ack_at = Some(now + ACK_DELAY_US);
-        }
+        self.plan_ack(now, self.streams.has_news());
         Ok(())
+    }
+
+    /// An ACK waits a little for company.
+    fn plan_ack(&mut self, now: Micros, has_news: bool) {
+        if has_news && self.ack_at.is_none() {
+            let delay = match self.role {
+                Role::Server => SERVER_ACK_DELAY_US,
+                Role::Client => CLIENT_ACK_DELAY_US,
+            };
+            self.ack_at = Some(now + delay);
+        }
     }
 
     fn datagram_arrived(&mut self, payload: &[u8], link: Option<u64>) {

@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 use super::{MESSAGE_STREAM, Machine, Micros, Phase, Role};
 use crate::datagram::{Datagram, Mark};
 use crate::frame::{self, Frame};
-use crate::limits::STREAM_CHUNK;
+use crate::limits::{CLIENT_ACK_BYTES, STREAM_CHUNK};
 use crate::packet::{self, Packet};
 use crate::varint;
 
@@ -156,11 +156,16 @@ impl Machine {
         }
     }
 
+    /// Whether an ACK of the message stream should go now.
+    pub(super) fn is_ack_urgent(&self) -> bool {
+        self.receiver.is_urgent() || (self.role == Role::Client && self.receiver.news() >= CLIENT_ACK_BYTES)
+    }
+
     /// All ACKs in company or when they are due, else the urgent ones.
     fn write_acks(&mut self, max: usize, packet: &mut packet::Builder) {
         let in_company = packet.len() > 0;
         let is_due = std::mem::take(&mut self.ack_due);
-        if is_due || self.receiver.is_urgent() || (in_company && self.receiver.has_news()) {
+        if is_due || self.is_ack_urgent() || (in_company && self.receiver.has_news()) {
             let (received, limit) = self.receiver.say();
             Frame::Ack { stream: MESSAGE_STREAM, received, limit }.encode(packet.small());
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use throughline_protocol::limits::ACK_DELAY_US;
+use throughline_protocol::limits::CLIENT_ACK_DELAY_US;
 use throughline_protocol::machine::{Config as MachineConfig, LinkTraits};
 use throughline_protocol::{Decoder, Frame, Machine, Message, Position, ResumeKey, channel};
 use tokio::sync::watch;
@@ -227,7 +227,7 @@ impl Pair {
                 let frames = frames.filter(|frame| !self.loses_states || !matches!(frame, Frame::State(_)));
                 frames.for_each(|frame| self.client.handle_frame(now(), frame));
             }
-            self.client.handle_timeout(now() + ACK_DELAY_US); // no ACK waits for company here
+            self.client.handle_timeout(now() + CLIENT_ACK_DELAY_US); // no ACK waits for company here
             while let Some(packet) = self.client.poll_transmit(now(), 65_536) {
                 frames(packet.into_bytes()).for_each(|frame| core.machine.handle_frame(now(), frame));
             }

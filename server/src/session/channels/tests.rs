@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::poll;
 use parking_lot::Mutex;
-use throughline_protocol::limits::{ACK_DELAY_US, MAX_CHANNEL_ANSWERS};
+use throughline_protocol::limits::{CLIENT_ACK_DELAY_US, MAX_CHANNEL_ANSWERS};
 use throughline_protocol::machine::{Config, LinkTraits};
 use throughline_protocol::{Decoder, Machine, Message, Packet, Position, ResumeKey, SessionId, TrySendError};
 use tokio::sync::mpsc;
@@ -154,7 +154,7 @@ impl Pair {
     async fn settle(&mut self) {
         for _ in 0..5 {
             // No ACK waits for company here.
-            self.client.handle_timeout(now() + ACK_DELAY_US);
+            self.client.handle_timeout(now() + CLIENT_ACK_DELAY_US);
             self.say();
             self.drive().await;
             self.hear();
