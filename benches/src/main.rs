@@ -21,7 +21,8 @@ mod settings;
 mod subject;
 mod workload;
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +51,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Says where two runs differ by more than the spread that they state.
+    Compare {
+        /// Folders with results.json.
+        one: PathBuf,
+        other: PathBuf,
+    },
     /// Is one of the servers that show the limits of the machine; the runner starts it.
     #[command(hide = true)]
     Limit(limits::Arguments),
@@ -74,11 +81,17 @@ pub(crate) struct Run {
     pub(crate) subjects: PathBuf,
 }
 
+fn compare(one: &Path, other: &Path) -> Result<(), Failure> {
+    let page = report::compare(one, other)?;
+    Ok(std::io::stdout().write_all(page.as_bytes())?)
+}
+
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(run) => runner::run(&run),
         Command::Report { folder, readme, check: true } => report::check(&folder, readme.as_deref()),
         Command::Report { folder, readme, check: false } => report::write(&folder, readme.as_deref()),
+        Command::Compare { one, other } => compare(&one, &other),
         Command::Limit(arguments) => limits::serve(&arguments),
     };
     match done {

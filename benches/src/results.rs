@@ -67,7 +67,21 @@ pub(crate) struct Spread {
     pub(crate) high: f64,
 }
 
+/// What is not told apart, as a part of the median: runs of the same program on the same machine differ by so much, however near to each other the repeats of one are.
+const LEAST_SPREAD: f64 = 0.05;
+
 impl Spread {
+    /// What is stated: the figure is the median, give or take so much. It is the whole distance from the lowest to the highest repeat, in both directions, and 5% at
+    /// least. The ranges of three repeats themselves are too narrow: in one case of ten those of two runs of the same thing do not even touch, and with this it is one in a hundred.
+    pub(crate) fn stated(&self) -> f64 {
+        (self.high - self.low).max(self.median.abs() * LEAST_SPREAD)
+    }
+
+    /// Whether another run says the same: what both state has something in common.
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        (self.median - other.median).abs() <= self.stated() + other.stated()
+    }
+
     /// Of at least one value; none of none.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
@@ -140,6 +154,17 @@ mod tests {
         assert_eq!(Spread::of(&[3.0]), Some(Spread { median: 3.0, low: 3.0, high: 3.0 }));
         assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, low: 1.0, high: 3.0 }));
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, low: 1.0, high: 4.0 }));
+    }
+
+    #[test]
+    fn a_spread_is_stated_wider_than_the_repeats_went() {
+        let spread = |median, low, high| Spread { median, low, high };
+        assert_eq!(spread(10.0, 9.0, 12.0).stated(), 3.0);
+        assert_eq!(spread(100.0, 100.0, 100.0).stated(), 5.0);
+        assert!(spread(10.0, 9.0, 12.0).agrees(&spread(13.5, 13.5, 13.5)));
+        assert!(!spread(10.0, 9.0, 12.0).agrees(&spread(14.0, 14.0, 14.0)));
+        assert!(spread(0.0, 0.0, 0.0).agrees(&spread(0.0, 0.0, 0.0)));
+        assert!(!spread(0.0, 0.0, 0.0).agrees(&spread(1.0, 1.0, 1.0)));
     }
 
     #[test]

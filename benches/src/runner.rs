@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -42,21 +42,28 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
     let started = Instant::now();
     let workloads = workload::all(&settings);
     let wrong = check(&run.only, &workloads, &settings);
+    let plan: Vec<(&dyn Workload, Vec<Contender>)> = workloads
+        .iter()
+        .map(|workload| (workload.as_ref(), chosen(&run.only, workload.as_ref(), &workloads)))
+        .filter(|(_, contenders)| !contenders.is_empty())
+        .collect();
+    let measuring: Duration = plan.iter().map(|(workload, all)| lasts(*workload, all, &wrong, &settings)).sum();
+    let all = started.elapsed() + measuring;
+    eprintln!("{} workloads, each subject {}: about {} in all", plan.len(), times(settings.repeats), in_words(all));
     let mut mistakes = Vec::new();
-    for workload in &workloads {
-        let contenders = chosen(&run.only, workload.as_ref(), &workloads);
-        if contenders.is_empty() {
-            continue;
-        }
+    for (workload, contenders) in plan {
+        let expected = lasts(workload, &contenders, &wrong, &settings);
         eprintln!(
-            "[{:>4} s] {} {}: {}",
+            "[{:>4} of about {} s] {} {}: {} (about {})",
             started.elapsed().as_secs(),
+            all.as_secs(),
             workload.goal(),
             workload.name(),
-            workload.variant()
+            workload.variant(),
+            in_words(expected)
         );
-        let rows = compare(workload.as_ref(), &contenders, &wrong, &settings);
-        mistakes.extend(rows.iter().filter_map(|row| mistake(workload.as_ref(), row)));
+        let rows = compare(workload, &contenders, &wrong, &settings);
+        mistakes.extend(rows.iter().filter_map(|row| mistake(workload, row)));
         results.rows.extend(rows);
         results.versions.clone_from(&settings.versions.borrow());
         fs::write(&file, serde_json::to_string_pretty(&results)?)?;
@@ -70,6 +77,28 @@ pub(crate) fn run(run: &Run) -> Result<(), Failure> {
         return Err(mistakes.join("\n").into());
     }
     Ok(())
+}
+
+/// How long a workload takes with all that can be measured, and with all repeats.
+fn lasts(
+    workload: &dyn Workload,
+    contenders: &[Contender],
+    wrong: &BTreeMap<String, String>,
+    settings: &Settings,
+) -> Duration {
+    let measured = contenders.iter().filter(|contender| !wrong.contains_key(&contender.name())).count();
+    workload.lasts() * u32::try_from(measured).unwrap_or(u32::MAX) * settings.repeats
+}
+
+fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds => format!("{} minutes", seconds.div_ceil(60)),
+    }
+}
+
+fn times(repeats: u32) -> String {
+    if repeats == 1 { "once".to_owned() } else { format!("{repeats} times") }
 }
 
 /// What must not be in a row of ours: a peer may be missing, and may lose something.

@@ -42,7 +42,8 @@ fn head(out: &mut String, results: &Results) -> fmt::Result {
     writeln!(
         out,
         "Every server has one core, and the load generator another. Figures *per CPU second* are per second of the server's own processor time, so they do not depend on how fast the load \
-         generator is. Each is the median of the repeats, with the lowest and the highest in brackets; the repeats of different servers took turns. Latency counts from when a message \
+         generator is. Each is the median of the repeats, and the repeats of different servers took turns. Its spread, after the ±, is the whole distance from the lowest repeat to the highest, and 5% at \
+         least; two runs agree on a figure when what they state has something in common, and `throughline-bench compare` says where they do not. Brackets behind a ratio are the worst and the best that the repeats of both sides allow. Latency counts from when a message \
          *should* have been sent. *Limits* are servers that do nothing but the one thing that cannot be left out. Compare ratios within this page, and not figures with those of other machines.\n"
     )
 }
@@ -214,8 +215,7 @@ fn table(out: &mut String, goal: &Goal, rows: &[&Row]) -> fmt::Result {
         }
         match (&row.skipped, row.counts.lost) {
             (Some(reason), _) => writeln!(out, " not measured: {} |", escaped(reason))?,
-            (None, 0) => writeln!(out, " 0 |")?,
-            (None, lost) => writeln!(out, " {lost} of {} |", row.counts.expected)?,
+            (None, lost) => writeln!(out, " {} of {} |", number::count(lost), number::count(row.counts.expected))?,
         }
     }
     Ok(())
@@ -325,7 +325,7 @@ mod tests {
         let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text} in {page}"));
         assert!(at("| *raw write loop* (limit) | 1000") < at("| **throughline websocket** | 940"));
         assert!(at("| **throughline websocket** | 940") < at("| Bun | 817"));
-        assert!(page.contains("| Bun | 817 (800–830) | 0.82 | 0.87 |"));
+        assert!(page.contains("| Bun | 817 ± 5% | 0.82 | 0.87 |"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A run for readers: a page and pictures out of `results.json`, and the ratios that the README tells. All of it follows from the results alone, so that
 //! [`check`] can say whether what is committed belongs to them.
 
+mod compare;
 mod goals;
 mod markdown;
 mod number;
@@ -33,10 +34,19 @@ pub(crate) fn check(folder: &Path, readme: Option<&Path>) -> Result<(), Failure>
     Err(format!("not what the results say: {}; `throughline-bench report` writes them", names.join(", ")).into())
 }
 
-fn files(folder: &Path, readme: Option<&Path>) -> Result<Vec<(PathBuf, String)>, Failure> {
+/// Where two runs differ, for reading.
+pub(crate) fn compare(one: &Path, other: &Path) -> Result<String, Failure> {
+    Ok(compare::page(&read(one)?, &read(other)?)?)
+}
+
+fn read(folder: &Path) -> Result<Results, Failure> {
     let path = folder.join("results.json");
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let results: Results = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+fn files(folder: &Path, readme: Option<&Path>) -> Result<Vec<(PathBuf, String)>, Failure> {
+    let results = read(folder)?;
     let mut files = vec![(folder.join("README.md"), markdown::page(&results, &notes(folder))?)];
     for goal in goals::GOALS {
         files.extend(plots::picture(goal, &results).map(|svg| (folder.join(plots::file_name(goal)), svg)));

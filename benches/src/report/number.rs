@@ -22,12 +22,17 @@ pub(super) fn ratio(value: f64) -> String {
     if (0.1..10.0).contains(&value) { format!("{value:.2}") } else { number(value) }
 }
 
-/// The median, and how far the repeats went; what was measured once has no spread.
+/// The median, and its spread; what was measured once has none.
 pub(super) fn spread(spread: &Spread, repeats: u32) -> String {
-    if repeats < 2 {
-        return number(spread.median);
+    if repeats < 2 { number(spread.median) } else { stated(spread) }
+}
+
+/// `45.6 ± 7%`.
+pub(super) fn stated(spread: &Spread) -> String {
+    if spread.median == 0.0 {
+        return if spread.high == spread.low { "0".to_owned() } else { format!("0 ± {}", number(spread.stated())) };
     }
-    format!("{} ({}–{})", number(spread.median), number(spread.low), number(spread.high))
+    format!("{} ± {:.0}%", number(spread.median), spread.stated() / spread.median.abs() * 100.0)
 }
 
 /// `p99_us` is "p99, µs"; `messages_per_cpu_second` is "messages per CPU second".
@@ -58,6 +63,11 @@ fn split(measure: &str) -> (String, Option<&str>) {
     let words = format!(" {} ", name.replace('_', " "));
     let words = words.replace(" cpu ", " CPU ").replace(" us ", " (µs) ").replace(" p999 ", " p99.9 ");
     (words.trim().to_owned(), unit)
+}
+
+/// A count, to the last digit.
+pub(super) fn count(value: u64) -> String {
+    grouped(value as f64)
 }
 
 fn grouped(value: f64) -> String {
@@ -100,8 +110,11 @@ mod tests {
     #[test]
     fn a_spread_is_shown_when_there_is_one() {
         let three = Spread { median: 2.0, low: 1.0, high: 4.0 };
-        assert_eq!(spread(&three, 3), "2 (1–4)");
+        assert_eq!(spread(&three, 3), "2 ± 150%");
         assert_eq!(spread(&three, 1), "2");
+        assert_eq!(stated(&Spread { median: 817.0, low: 800.0, high: 830.0 }), "817 ± 5%");
+        assert_eq!(stated(&Spread { median: 0.0, low: 0.0, high: 0.0 }), "0");
+        assert_eq!(stated(&Spread { median: 0.0, low: 0.0, high: 2.0 }), "0 ± 2");
     }
 
     #[test]

@@ -19,7 +19,7 @@ const SCRIPT: &str = "benches/browser/blackhole.mjs";
 const HEDGE_MS: f64 = 200.0;
 
 /// Two browsers each.
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 3;
 
 /// For one repeat in all: a browser takes a few seconds to start.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -69,6 +69,10 @@ impl Workload for BlackHole {
     fn takes(&self, contender: &Contender) -> bool {
         contender.entry.kind == Kind::Ours
             && matches!(contender.protocol, Protocol::Throughline(Transport::WebTransport))
+    }
+
+    fn lasts(&self) -> Duration {
+        Duration::from_secs(3) + self.rounds * Duration::from_secs(4)
     }
 
     fn run(&self, _: &Contender, _: &Settings) -> Result<Measured, Failure> {

@@ -38,6 +38,11 @@ pub(super) struct Broadcast {
 }
 
 impl Broadcast {
+    /// See [`super::Workload::lasts`].
+    pub(super) fn lasts(&self) -> Duration {
+        self.warm_up + self.window + Duration::from_millis(if self.over_tls { 2_000 } else { 1_000 })
+    }
+
     /// Publishes by an open loop, and counts what arrives. The server's CPU time is that of the whole window: what it does while it waits is not subtracted.
     pub(super) fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::Fanout, settings)?;

@@ -74,6 +74,10 @@ impl Workload for Datagrams {
         true
     }
 
+    fn lasts(&self) -> Duration {
+        WARM_UP + self.window + STRAGGLERS + Duration::from_millis(self.sessions as u64 * 3)
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::State, settings)?;
         let is_slow = SLOW_SUBJECTS.iter().any(|name| contender.entry.name.contains(name));

@@ -1,6 +1,6 @@
 //! G1: one publisher, many subscribers.
 //!
-//! A hundred bytes, twenty times a second, to a thousand WebSockets; and sixteen of them at once, as often in all, which a server may join. Both without and with TLS.
+//! A hundred bytes, twenty times a second, to a thousand WebSockets; and sixteen of them at once, as often in all, which a server may join. One at a time also with TLS.
 
 use std::time::Duration;
 
@@ -26,14 +26,15 @@ pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
         bytes: 100,
         interval: INTERVAL,
         burst: 1,
-        warm_up: settings.pick(Duration::from_secs(2), Duration::from_millis(100)),
-        window: settings.pick(Duration::from_secs(10), Duration::from_millis(500)),
+        warm_up: settings.pick(Duration::from_millis(1_500), Duration::from_millis(100)),
+        window: settings.pick(Duration::from_secs(6), Duration::from_millis(500)),
         over_tls: false,
     };
     let between = settings.pick(INTERVAL * WAITING, INTERVAL * 2);
     let waiting = Broadcast { interval: between, burst: u64::from(WAITING), ..one };
-    let all = [one, waiting].into_iter().flat_map(|plain| [plain, Broadcast { over_tls: true, ..plain }]);
-    all.map(|broadcast| Box::new(Fanout(broadcast)) as Box<dyn Workload>).collect()
+    [one, Broadcast { over_tls: true, ..one }, waiting]
+        .map(|broadcast| Box::new(Fanout(broadcast)) as Box<dyn Workload>)
+        .into()
 }
 
 impl Workload for Fanout {
@@ -57,6 +58,10 @@ impl Workload for Fanout {
             Protocol::WebSocket | Protocol::SocketIo | Protocol::SockJs | Protocol::Throughline(Transport::WebSocket)
         );
         is_web_socket && contender.entry.apps.contains(&App::Fanout) && (contender.entry.tls || !self.0.over_tls)
+    }
+
+    fn lasts(&self) -> Duration {
+        self.0.lasts()
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {

@@ -30,9 +30,12 @@ const HZ: usize = 30;
 /// A tick that takes longer than this has eaten up the next one's time.
 const LATE: Duration = Duration::from_millis(33);
 
-/// Players in the first step. Each further step has a quarter more: that is how exact the result is.
+/// Players in the first step. The last steps have a quarter more each: that is how exact the result is.
 const FIRST: usize = 40;
 const MOST: usize = 3_000;
+
+/// Steps until a tick is late, about.
+const STEPS: u32 = 9;
 
 /// After players have come: what their coming has cost is over.
 const SETTLE: Duration = Duration::from_millis(800);
@@ -78,6 +81,11 @@ impl Workload for Game {
             )
     }
 
+    fn lasts(&self) -> Duration {
+        let steps = if self.most > FIRST { STEPS } else { 1 };
+        (SETTLE + self.window + 3 * LATE + Duration::from_millis(300)) * steps
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::Game, settings)?;
         load::block_on(LIMIT, self.play(&subject, contender.protocol))
@@ -103,14 +111,15 @@ impl Game {
             if let Some(failure) = players.borrow().iter().find_map(Player::failure) {
                 return Err(failure.into());
             }
-            let is_late = step.tick.value_at_quantile(0.99) > LATE.as_micros() as u64;
+            let p99 = Duration::from_micros(step.tick.value_at_quantile(0.99));
+            let is_late = p99 > LATE;
             if !is_late {
                 best = Some((wanted, step));
             }
             if is_late || wanted >= self.most {
                 break;
             }
-            wanted = (wanted + wanted / 4).min(self.most);
+            wanted = next(wanted, p99).min(self.most);
         }
         let Some((count, step)) = best else {
             return Err(format!("a tick was late with {FIRST} players already").into());
@@ -140,6 +149,13 @@ impl Game {
         tokio::time::sleep(3 * LATE).await;
         Ok(seen.borrow().end(cpu, own_cpu))
     }
+}
+
+/// How many to try after so many. A tick takes longer with more players, and at most with their square: as far as that allows, but a quarter more at least, and
+/// no more than twice as many.
+fn next(players: usize, tick: Duration) -> usize {
+    let factor = (LATE.as_secs_f64() / tick.as_secs_f64().max(1e-6)).sqrt().clamp(1.25, 2.0);
+    (players as f64 * factor) as usize
 }
 
 /// What a number of players has shown.
@@ -314,6 +330,13 @@ mod tests {
         assert_eq!(State::read(&[1, 2, 3]), None, "a map");
         assert_eq!(State::read(br#"{"type":"left"}"#), None);
         assert_eq!(State::read(&[1, 1, 0]), None);
+    }
+
+    #[test]
+    fn far_from_the_limit_steps_are_long() {
+        assert_eq!(next(40, Duration::from_millis(1)), 80);
+        assert_eq!(next(400, Duration::from_micros(16_500)), 565);
+        assert_eq!(next(400, Duration::from_millis(33)), 500);
     }
 
     #[test]

@@ -90,6 +90,10 @@ impl Workload for Handshakes {
         speaks && contender.entry.apps.contains(&App::Idle)
     }
 
+    fn lasts(&self) -> Duration {
+        Duration::from_millis(500 + self.sessions * 2)
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::Idle, settings)?;
         load::block_on(LIMIT, async {

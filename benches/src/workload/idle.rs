@@ -1,29 +1,50 @@
 //! G3: what a session costs that does nothing.
+//!
+//! Over QUIC there are a thousand of them instead of ten thousand: the client's end of each takes as much memory again.
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use quinn::Endpoint;
 
 use super::{Workload, settle};
 use crate::Failure;
 use crate::catalogue::{Contender, Protocol, Transport};
-use crate::load::client::{Client, open_many};
-use crate::load::{self, client::Target};
+use crate::load::client::{Client, Target, open_many};
+use crate::load::webtransport::Session;
+use crate::load::{self, sessions, webtransport};
 use crate::results::{Counts, Measured};
 use crate::settings::Settings;
 use crate::subject::{App, Subject};
 
+/// Opened before the first look: a server sets up what it needs once.
+const FIRST: usize = 20;
+
+/// For one repeat in all.
+const LIMIT: Duration = Duration::from_secs(180);
+
 struct Idle {
+    below: Below,
     sessions: usize,
-    /// They come in so many steps, and memory is looked at after each.
-    steps: usize,
-    /// For memory to settle after a step.
+    /// For memory to settle.
     patience: Duration,
-    over_tls: bool,
+}
+
+/// What is below a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Below {
+    Tcp,
+    Tls,
+    Quic,
 }
 
 pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
-    let (sessions, steps) = settings.pick((10_000, 5), (100, 2));
     let patience = settings.pick(Duration::from_secs(3), Duration::ZERO);
-    [false, true].map(|over_tls| Box::new(Idle { sessions, steps, patience, over_tls }) as Box<dyn Workload>).into()
+    let full = [(Below::Tcp, 10_000), (Below::Tls, 10_000), (Below::Quic, 1_000)];
+    full.map(|(below, sessions)| -> Box<dyn Workload> {
+        Box::new(Idle { below, sessions: settings.pick(sessions, 100), patience })
+    })
+    .into()
 }
 
 impl Workload for Idle {
@@ -36,56 +57,101 @@ impl Workload for Idle {
     }
 
     fn variant(&self) -> String {
-        format!("{} sessions{}", self.sessions, if self.over_tls { ", TLS" } else { "" })
+        let below = match self.below {
+            Below::Tcp => "",
+            Below::Tls => ", TLS",
+            Below::Quic => ", QUIC",
+        };
+        format!("{} sessions{below}", self.sessions)
     }
 
     fn takes(&self, contender: &Contender) -> bool {
-        let stands_on_tcp = matches!(
-            contender.protocol,
-            Protocol::WebSocket
-                | Protocol::Sse
-                | Protocol::Events
-                | Protocol::Poll
-                | Protocol::SocketIo
-                | Protocol::SockJs
-                | Protocol::Throughline(Transport::WebSocket | Transport::Sse | Transport::Poll)
-        );
-        stands_on_tcp && contender.entry.apps.contains(&App::Idle) && (contender.entry.tls || !self.over_tls)
+        use Protocol::{Events, Poll, SockJs, SocketIo, Sse, Throughline, WebSocket, WebTransport};
+        let below = match contender.protocol {
+            WebTransport | Throughline(Transport::WebTransport) => [Below::Quic].as_slice(),
+            WebSocket | Sse | Events | Poll | SocketIo | SockJs | Throughline(_) if contender.entry.tls => {
+                &[Below::Tcp, Below::Tls]
+            }
+            WebSocket | Sse | Events | Poll | SocketIo | SockJs | Throughline(_) => &[Below::Tcp],
+            Protocol::Tcp | Protocol::Tls | Protocol::Udp | Protocol::Quic => &[],
+        };
+        below.contains(&self.below) && contender.entry.apps.contains(&App::Idle)
+    }
+
+    fn lasts(&self) -> Duration {
+        let (sessions, each) = match self.below {
+            Below::Tcp => (self.sessions, 400),
+            Below::Tls => (self.sessions, 1_200),
+            Below::Quic => (self.sessions, 4_000),
+        };
+        Duration::from_secs(3) + Duration::from_micros(sessions as u64 * each)
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::Idle, settings)?;
-        let target = load::target(&subject, self.over_tls)?;
-        load::wire(contender.protocol, App::Idle, 0)?;
-        load::block_on(Duration::from_secs(180), self.measure(&subject, &target, contender.protocol))
+        load::block_on(LIMIT, self.measure(&subject, contender.protocol))
     }
 }
 
 impl Idle {
-    async fn measure(&self, subject: &Subject, target: &Target, protocol: Protocol) -> Result<Measured, Failure> {
-        let step = self.sessions / self.steps;
-        let mut clients: Vec<Client> = Vec::with_capacity(self.sessions);
-        let mut resident = vec![settle::resident_bytes(subject, self.patience).await?];
-        for number in 0..self.steps {
-            clients.extend(
-                open_many(target, number * step..(number + 1) * step, |number| {
-                    let wire = load::wire(protocol, App::Idle, number).expect("it can be spoken");
-                    (wire, Box::new(|_: &[u8]| {}))
-                })
-                .await?,
-            );
-            resident.push(settle::resident_bytes(subject, self.patience).await?);
-        }
-        let alive = clients.iter().filter(|client| client.failure().is_none()).count();
-        let per_session = |from: usize| {
-            let grown = resident[self.steps].saturating_sub(resident[from]);
-            grown as f64 / (step * (self.steps - from)) as f64
+    async fn measure(&self, subject: &Subject, protocol: Protocol) -> Result<Measured, Failure> {
+        let mut crowd = match self.below {
+            Below::Quic => Crowd::over_quic(subject, protocol)?,
+            Below::Tcp | Below::Tls => Crowd::over_tcp(subject, protocol, self.below == Below::Tls)?,
         };
-        let sessions = self.sessions as u64;
-        let mut measured = Measured { counts: Counts::new(sessions, sessions, alive as u64), ..Measured::default() };
-        // From nobody to all, and without the first step, in which a server may set up what it needs once.
-        measured.set("resident_bytes_per_session", per_session(0));
-        measured.set("resident_bytes_per_further_session", per_session(1));
+        crowd.grow_by(FIRST).await?;
+        let before = settle::resident_bytes(subject, self.patience).await?;
+        crowd.grow_by(self.sessions).await?;
+        let after = settle::resident_bytes(subject, self.patience).await?;
+        let expected = (FIRST + self.sessions) as u64;
+        let counts = Counts::new(expected, expected, crowd.alive() as u64);
+        let mut measured = Measured { counts, ..Measured::default() };
+        let grown = after.saturating_sub(before) as f64;
+        measured.set("resident_bytes_per_session", grown / self.sessions as f64);
         Ok(measured)
+    }
+}
+
+/// Sessions that are there.
+enum Crowd {
+    OverTcp { target: Target, protocol: Protocol, clients: Vec<Client> },
+    OverQuic { endpoint: Endpoint, to: SocketAddr, protocol: Protocol, sessions: Vec<Session> },
+}
+
+impl Crowd {
+    fn over_tcp(subject: &Subject, protocol: Protocol, over_tls: bool) -> Result<Self, Failure> {
+        load::wire(protocol, App::Idle, 0)?; // before anybody comes: what cannot be spoken is known then
+        Ok(Self::OverTcp { target: load::target(subject, over_tls)?, protocol, clients: Vec::new() })
+    }
+
+    fn over_quic(subject: &Subject, protocol: Protocol) -> Result<Self, Failure> {
+        Ok(Self::OverQuic { endpoint: webtransport::endpoint()?, to: subject.quic()?, protocol, sessions: Vec::new() })
+    }
+
+    async fn grow_by(&mut self, count: usize) -> Result<(), Failure> {
+        match self {
+            Self::OverTcp { target, protocol, clients } => {
+                let numbers = clients.len()..clients.len() + count;
+                let more = open_many(target, numbers, |number| {
+                    let wire = load::wire(*protocol, App::Idle, number).expect("it can be spoken");
+                    (wire, Box::new(|_: &[u8]| {}))
+                });
+                clients.extend(more.await?);
+                Ok(())
+            }
+            Self::OverQuic { endpoint, to, protocol, sessions } => {
+                let each = |session| sessions.push(session);
+                sessions::open_many(endpoint, *to, *protocol, App::Idle, count, each).await
+            }
+        }
+    }
+
+    fn alive(&self) -> usize {
+        match self {
+            Self::OverTcp { clients, .. } => clients.iter().filter(|client| client.failure().is_none()).count(),
+            Self::OverQuic { sessions, .. } => {
+                sessions.iter().filter(|session| session.connection().close_reason().is_none()).count()
+            }
+        }
     }
 }

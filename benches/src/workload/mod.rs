@@ -9,11 +9,12 @@ mod freshness;
 mod game;
 mod handshakes;
 mod idle;
-mod idle_quic;
 mod poll;
 mod resume;
 mod settle;
 mod tokens;
+
+use std::time::Duration;
 
 use crate::Failure;
 use crate::catalogue::Contender;
@@ -39,6 +40,9 @@ pub(crate) trait Workload {
         false
     }
 
+    /// How long one measurement takes, about, with the start of the subject and the end: so that a run can say beforehand how long it will be.
+    fn lasts(&self) -> Duration;
+
     /// Starts the subject, does it once, and returns what it has cost. Runs on the load generator's core; every wait in it is bounded.
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure>;
 }
@@ -49,7 +53,6 @@ pub(crate) fn all(settings: &Settings) -> Vec<Box<dyn Workload>> {
         fanout::workloads(settings),
         datagrams::workloads(settings),
         idle::workloads(settings),
-        idle_quic::workloads(settings),
         echo::workloads(settings),
         freshness::workloads(settings),
         tokens::workloads(settings),

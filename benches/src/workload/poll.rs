@@ -1,6 +1,6 @@
 //! G7: messages by long-polling.
 //!
-//! A hundred bytes, twenty times a second, to a thousand clients that always ask again; in a full run a million deliveries, each client's without a gap.
+//! A hundred bytes, twenty times a second, to a thousand clients that always ask again. In a full run the three repeats are a million deliveries, each client's without a gap.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
         bytes: 100,
         interval: Duration::from_millis(50),
         burst: 1,
-        warm_up: settings.pick(Duration::from_secs(2), Duration::from_millis(100)),
-        window: settings.pick(Duration::from_secs(50), Duration::from_millis(500)),
+        warm_up: settings.pick(Duration::from_millis(1_500), Duration::from_millis(100)),
+        window: settings.pick(Duration::from_secs(17), Duration::from_millis(500)),
         over_tls: false,
     }))]
 }
@@ -42,6 +42,10 @@ impl Workload for Poll {
     fn takes(&self, contender: &Contender) -> bool {
         matches!(contender.protocol, Protocol::Poll | Protocol::Throughline(Transport::Poll))
             && contender.entry.apps.contains(&App::Fanout)
+    }
+
+    fn lasts(&self) -> Duration {
+        self.0.lasts()
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {

@@ -51,6 +51,11 @@ impl Workload for Resume {
         can_resume && (contender.entry.tls || !self.over_tls)
     }
 
+    fn lasts(&self) -> Duration {
+        let millis = if self.over_tls { 2 } else { 1 };
+        Duration::from_millis(500 + self.sessions as u64 * millis)
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let subject = Subject::start(contender, App::Idle, settings)?;
         let target = load::target(&subject, self.over_tls)?;

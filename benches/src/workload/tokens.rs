@@ -37,8 +37,8 @@ struct Tokens {
 
 pub(super) fn workloads(settings: &Settings) -> Vec<Box<dyn Workload>> {
     let streams = settings.pick(2_000, 100);
-    let warm_up = settings.pick(Duration::from_secs(2), Duration::from_millis(200));
-    let window = settings.pick(Duration::from_secs(10), Duration::from_millis(500));
+    let warm_up = settings.pick(Duration::from_millis(1_500), Duration::from_millis(200));
+    let window = settings.pick(Duration::from_secs(6), Duration::from_millis(500));
     vec![Box::new(Tokens { streams, warm_up, window })]
 }
 
@@ -58,6 +58,10 @@ impl Workload for Tokens {
     fn takes(&self, contender: &Contender) -> bool {
         matches!(contender.protocol, Protocol::Sse | Protocol::Events | Protocol::Throughline(Transport::Sse))
             && (contender.entry.apps.contains(&App::Tokens) || is_published_to(contender))
+    }
+
+    fn lasts(&self) -> Duration {
+        self.warm_up + self.window + Duration::from_millis(1_200)
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {

@@ -26,7 +26,7 @@ const BYTES: usize = 100;
 const PER_SECOND: u32 = 500;
 
 /// How long each is measured.
-const WINDOW: Duration = Duration::from_secs(6);
+const WINDOW: Duration = Duration::from_secs(4);
 const QUICK_WINDOW: Duration = Duration::from_millis(300);
 
 /// Before it: congestion windows grow, and code is loaded.
@@ -89,6 +89,10 @@ impl Workload for Echo {
 
     fn may_lose(&self) -> bool {
         true
+    }
+
+    fn lasts(&self) -> Duration {
+        WARM_UP + self.window + STRAGGLERS + Duration::from_millis(300)
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {

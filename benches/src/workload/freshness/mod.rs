@@ -79,6 +79,10 @@ impl Workload for Freshness {
         true
     }
 
+    fn lasts(&self) -> Duration {
+        WARM_UP + self.window + STRAGGLERS + Duration::from_secs(1)
+    }
+
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
         let path = Path::make(&[DELAY.to_owned(), format!("loss {}%", self.loss)])?;
         let subject = Subject::start_with(&path.at_server(), SERVER, contender, App::State, settings)?;
