@@ -77,6 +77,11 @@ impl Spread {
         (self.high - self.low).max(self.median.abs() * LEAST_SPREAD)
     }
 
+    /// Whether the repeats were so near to each other that the least spread is stated.
+    pub(crate) fn is_least(&self) -> bool {
+        self.high - self.low <= self.median.abs() * LEAST_SPREAD
+    }
+
     /// Whether another run says the same: what both state has something in common.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         (self.median - other.median).abs() <= self.stated() + other.stated()

@@ -1,6 +1,6 @@
 //! The page: per goal where it stands, what it looks like, and a table of every subject.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 
 use super::goals::{Against, Better, Bound, Claim, GOALS, Goal, Measure, Verdict};
@@ -18,6 +18,7 @@ pub(super) fn page(results: &Results, notes: &BTreeMap<&'static str, String>) ->
             writeln!(out, "\n{}", note.trim())?;
         }
     }
+    places(&mut out, results)?;
     settings(&mut out, results)?;
     Ok(out)
 }
@@ -42,8 +43,8 @@ fn head(out: &mut String, results: &Results) -> fmt::Result {
     writeln!(
         out,
         "Every server has one core, and the load generator another. Figures *per CPU second* are per second of the server's own processor time, so they do not depend on how fast the load \
-         generator is. Each is the median of the repeats, and the repeats of different servers took turns. Its spread, after the ±, is the whole distance from the lowest repeat to the highest, and 5% at \
-         least; two runs agree on a figure when what they state has something in common, and `throughline-bench compare` says where they do not. Brackets behind a ratio are the worst and the best that the repeats of both sides allow. Latency counts from when a message \
+         generator is. Each is the median of the repeats, and the repeats of different servers took turns. Its spread is the whole distance from the lowest repeat to the highest, in both directions, and 5% at \
+         least: it stands behind a ± where it is more. Two runs agree on a figure when what they state has something in common, and `throughline-bench compare` says where they do not. Brackets behind a ratio are the worst and the best that the repeats of both sides allow. Latency counts from when a message \
          *should* have been sent. *Limits* are servers that do nothing but the one thing that cannot be left out. Compare ratios within this page, and not figures with those of other machines.\n"
     )
 }
@@ -271,12 +272,50 @@ pub(super) fn sorted<'a>(rows: &[&'a Row], main: Option<Measure>) -> Vec<&'a Row
     rows
 }
 
+/// Who was measured where, and why not elsewhere.
+fn places(out: &mut String, results: &Results) -> fmt::Result {
+    writeln!(
+        out,
+        "\n## Who is where\n\n● was measured, ○ could not be: its row says why. Everybody else does not do this kind of work:\n"
+    )?;
+    for goal in GOALS {
+        writeln!(out, "- {}: {}.", goal.id, goal.takes)?;
+    }
+    let ids: Vec<_> = GOALS.iter().map(|goal| goal.id).collect();
+    writeln!(out, "\n| server | {} |\n|---|{}", ids.join(" | "), ":---:|".repeat(ids.len()))?;
+    let mut subjects: Vec<(Kind, &str)> = Vec::new();
+    for row in &results.rows {
+        if !subjects.iter().any(|(_, subject)| *subject == row.subject) {
+            subjects.push((row.kind, &row.subject));
+        }
+    }
+    subjects.sort_by_key(|(kind, _)| [Kind::Limit, Kind::Ours, Kind::Peer].iter().position(|one| one == kind));
+    for (_, subject) in subjects {
+        write!(out, "| {subject} |")?;
+        for goal in GOALS {
+            let rows = goal.rows(results).into_iter().filter(|row| row.subject == subject).collect::<Vec<_>>();
+            let sign = match rows.as_slice() {
+                [] => "",
+                rows if rows.iter().all(|row| row.skipped.is_some()) => "○",
+                _ => "●",
+            };
+            write!(out, " {sign} |")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
 fn settings(out: &mut String, results: &Results) -> fmt::Result {
     writeln!(out, "\n## Settings\n")?;
-    let settings: BTreeMap<_, _> =
-        results.rows.iter().map(|row| (row.subject.as_str(), row.settings.as_str())).collect();
-    for (subject, settings) in settings {
-        writeln!(out, "- {subject}: {settings}")?;
+    let mut settings: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for row in &results.rows {
+        settings.entry(&row.settings).or_default().insert(&row.subject);
+    }
+    let mut settings: Vec<_> = settings.into_iter().map(|(settings, subjects)| (subjects, settings)).collect();
+    settings.sort();
+    for (subjects, settings) in settings {
+        writeln!(out, "- {}: {settings}", subjects.into_iter().collect::<Vec<_>>().join(", "))?;
     }
     writeln!(out, "\n## Versions\n")?;
     for (name, version) in &results.versions {
@@ -316,6 +355,8 @@ mod tests {
         assert!(page.contains("Socket.IO: not installed"), "a row that was skipped says why");
         assert!(page.contains("3 of 1000"), "what was lost is shown");
         assert!(page.contains("A note."));
+        assert!(page.contains("| Socket.IO | ○ |  |"), "who is where");
+        assert!(page.contains("| Bun | ● |  |"));
         assert!(page.contains("Not part of this run."));
     }
 
@@ -325,7 +366,7 @@ mod tests {
         let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text} in {page}"));
         assert!(at("| *raw write loop* (limit) | 1000") < at("| **throughline websocket** | 940"));
         assert!(at("| **throughline websocket** | 940") < at("| Bun | 817"));
-        assert!(page.contains("| Bun | 817 ± 5% | 0.82 | 0.87 |"));
+        assert!(page.contains("| Bun | 817 | 0.82 | 0.87 |"));
     }
 
     #[test]

@@ -22,9 +22,9 @@ pub(super) fn ratio(value: f64) -> String {
     if (0.1..10.0).contains(&value) { format!("{value:.2}") } else { number(value) }
 }
 
-/// The median, and its spread; what was measured once has none.
+/// The median, and its spread where that is more than the least; what was measured once has none.
 pub(super) fn spread(spread: &Spread, repeats: u32) -> String {
-    if repeats < 2 { number(spread.median) } else { stated(spread) }
+    if repeats < 2 || spread.is_least() { number(spread.median) } else { stated(spread) }
 }
 
 /// `45.6 ± 7%`.
@@ -112,6 +112,7 @@ mod tests {
         let three = Spread { median: 2.0, low: 1.0, high: 4.0 };
         assert_eq!(spread(&three, 3), "2 ± 150%");
         assert_eq!(spread(&three, 1), "2");
+        assert_eq!(spread(&Spread { median: 817.0, low: 800.0, high: 830.0 }, 3), "817");
         assert_eq!(stated(&Spread { median: 817.0, low: 800.0, high: 830.0 }), "817 ± 5%");
         assert_eq!(stated(&Spread { median: 0.0, low: 0.0, high: 0.0 }), "0");
         assert_eq!(stated(&Spread { median: 0.0, low: 0.0, high: 2.0 }), "0 ± 2");

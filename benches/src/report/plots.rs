@@ -10,7 +10,7 @@ use crate::results::{Kind, Results, Row};
 const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 16.0;
 /// For the names of subjects.
-const NAMES: f64 = 230.0;
+const NAMES: f64 = 250.0;
 /// For figures behind the bars.
 const FIGURES: f64 = 190.0;
 const HEADING: f64 = 48.0;

@@ -29,14 +29,18 @@ fn ratios(results: &Results) -> String {
                 Bound::AtLeast(bound) => ("≥", bound),
                 Bound::AtMost(bound) => ("≤", bound),
             };
-            let variant = claim.variant_in_words();
-            let variant = if variant.is_empty() { variant } else { format!(", {variant}") };
+            // Which of our transports, where a goal has claims of several.
+            let is_one_of_several = goal.claims.iter().any(|other| other.is_headline && other.ours != claim.ours);
+            let ours = claim.ours.trim_start_matches("Throughline").trim();
+            let words = [if is_one_of_several { ours } else { "" }, &claim.variant_in_words()].map(str::to_owned);
+            let details: String =
+                words.iter().filter(|word| !word.is_empty()).map(|word| format!(", {word}")).collect();
             let other = match claim.against {
                 Some(against) => format!("{}: {}", against.subject, number::name(claim.measure)),
                 None => "a direct WebSocket connection and one hedge: time to the first message".to_owned(),
             };
             lines += &format!(
-                "| {}{variant} | {other} | {} | {sign} {} | {} |\n",
+                "| {}{details} | {other} | {} | {sign} {} | {} |\n",
                 goal.title,
                 number::ratio(value),
                 number::ratio(bound),
