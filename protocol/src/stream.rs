@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::close::{Close, Code};
+use crate::frame;
+use crate::packet::Packet;
 
 /// The sending half. Keeps every byte until it is acknowledged.
 #[derive(Debug)]
@@ -127,26 +129,25 @@ impl Sender {
         self.acked >= self.end.min(self.hold.unwrap_or(u64::MAX))
     }
 
-    /// Takes up to `max` bytes to send: calls `emit` with their offset and length, and then with their pieces.
-    pub(crate) fn take(&mut self, max: usize) -> Option<(u64, usize, Vec<Bytes>)> {
+    /// Writes a STREAM frame with up to `max` bytes of those that may be sent now. False when there are none.
+    pub(crate) fn write(&mut self, stream: u64, max: usize, packet: &mut Packet) -> bool {
         let len = self.sendable().min(max as u64) as usize;
         if len == 0 {
-            return None;
+            return false;
         }
-        let offset = self.next;
-        let mut pieces = Vec::with_capacity(1);
+        frame::encode_stream_header(stream, self.next, len, packet.small());
         let mut missing = len;
         while missing > 0 {
             let (index, within) = self.cursor;
             let chunk = &self.chunks[index].bytes; // sendable() never goes beyond `end`, which the chunks reach
             let part = missing.min(chunk.len() - within);
-            pieces.push(chunk.slice(within..within + part));
+            packet.payload(chunk, within..within + part);
             missing -= part;
             self.cursor = if within + part == chunk.len() { (index + 1, 0) } else { (index, within + part) };
         }
         self.next += len as u64;
         self.sent = self.sent.max(self.next);
-        Some((offset, len, pieces))
+        true
     }
 
     /// Takes note of an ACK. Lower values than known are ignored.
@@ -319,9 +320,23 @@ impl Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Decoder;
+    use crate::frame::Frame;
 
-    fn text(pieces: &[Bytes]) -> String {
-        pieces.iter().map(|piece| std::str::from_utf8(piece).expect("test data is ASCII")).collect()
+    /// What up to `max` bytes are sent of: their offset, and themselves.
+    fn take(sender: &mut Sender, max: usize) -> Option<(u64, String)> {
+        let mut packet = Packet::default();
+        if !sender.write(0, max, &mut packet) {
+            return None;
+        }
+        let mut decoder = Decoder::new();
+        decoder.push(packet.into_bytes());
+        match decoder.next_frame() {
+            Ok(Some(Frame::Stream { offset, data, .. })) => {
+                Some((offset, String::from_utf8(data.to_vec()).expect("test data is ASCII")))
+            }
+            other => panic!("{other:?} is no STREAM"),
+        }
     }
 
     #[test]
@@ -330,17 +345,17 @@ mod tests {
         for chunk in ["abc", "defg", "hij"] {
             sender.push(Bytes::from_static(chunk.as_bytes()), true);
         }
-        let (offset, len, pieces) = sender.take(5).expect("there is data");
-        assert_eq!((offset, len, text(&pieces).as_str()), (0, 5, "abcde"));
-        let (offset, _, pieces) = sender.take(100).expect("there is credit");
-        assert_eq!((offset, text(&pieces).as_str()), (5, "fgh"));
-        assert!(sender.take(100).is_none(), "credit is used up");
+        let (offset, text) = take(&mut sender, 5).expect("there is data");
+        assert_eq!((offset, text.as_str()), (0, "abcde"));
+        let (offset, text) = take(&mut sender, 100).expect("there is credit");
+        assert_eq!((offset, text.as_str()), (5, "fgh"));
+        assert!(take(&mut sender, 100).is_none(), "credit is used up");
         assert_eq!(sender.buffered(), 10);
 
         sender.acknowledge(4, 10).expect("was sent");
         assert_eq!(sender.buffered(), 6);
-        let (offset, _, pieces) = sender.take(100).expect("there is credit again");
-        assert_eq!((offset, text(&pieces).as_str()), (8, "ij"));
+        let (offset, text) = take(&mut sender, 100).expect("there is credit again");
+        assert_eq!((offset, text.as_str()), (8, "ij"));
         assert!(sender.all_sent());
         sender.acknowledge(10, 10).expect("was sent");
         assert!(sender.all_acked());
@@ -351,14 +366,14 @@ mod tests {
         let mut sender = Sender::new(100);
         sender.push(Bytes::from_static(b"abc"), true);
         sender.push(Bytes::from_static(b"defg"), true);
-        sender.take(7).expect("there is data");
+        take(&mut sender, 7).expect("there is data");
         sender.rewind(2).expect("within what was sent");
-        let (offset, _, pieces) = sender.take(100).expect("there is data");
-        assert_eq!((offset, text(&pieces).as_str()), (2, "cdefg"));
+        let (offset, text) = take(&mut sender, 100).expect("there is data");
+        assert_eq!((offset, text.as_str()), (2, "cdefg"));
         assert!(sender.rewind(8).is_err(), "never sent");
         sender.rewind(1).expect("an ACK has overtaken it");
-        let (offset, _, pieces) = sender.take(100).expect("there is data");
-        assert_eq!((offset, text(&pieces).as_str()), (2, "cdefg"), "acknowledged bytes are gone");
+        let (offset, text) = take(&mut sender, 100).expect("there is data");
+        assert_eq!((offset, text.as_str()), (2, "cdefg"), "acknowledged bytes are gone");
     }
 
     #[test]
@@ -367,16 +382,16 @@ mod tests {
         for chunk in ["abc", "defg", "hij"] {
             sender.push(Bytes::from_static(chunk.as_bytes()), true);
         }
-        sender.take(10).expect("there is data");
+        take(&mut sender, 10).expect("there is data");
         sender.rewind(1).expect("within what was sent");
-        sender.take(1).expect("there is data");
+        take(&mut sender, 1).expect("there is data");
         sender.acknowledge(5, 100).expect("was sent on the old link");
-        let (offset, _, pieces) = sender.take(100).expect("there is data");
-        assert_eq!((offset, text(&pieces).as_str()), (5, "fghij"));
+        let (offset, text) = take(&mut sender, 100).expect("there is data");
+        assert_eq!((offset, text.as_str()), (5, "fghij"));
         sender.acknowledge(10, 100).expect("was sent");
         sender.push(Bytes::from_static(b"k"), true);
-        let (offset, _, pieces) = sender.take(100).expect("there is data");
-        assert_eq!((offset, text(&pieces).as_str()), (10, "k"));
+        let (offset, text) = take(&mut sender, 100).expect("there is data");
+        assert_eq!((offset, text.as_str()), (10, "k"));
     }
 
     #[test]
@@ -385,12 +400,12 @@ mod tests {
         for (chunk, is_last) in [("he", false), ("ad", true), ("abc", true), ("def", true)] {
             sender.push(Bytes::from_static(chunk.as_bytes()), is_last);
         }
-        sender.take(5).expect("there is data");
+        take(&mut sender, 5).expect("there is data");
         sender.acknowledge(3, 100).expect("was sent");
         sender.hold();
-        let (offset, _, pieces) = sender.take(100).expect("the second message has begun");
-        assert_eq!((offset, text(&pieces).as_str()), (5, "bc"));
-        assert!(sender.take(100).is_none() && !sender.all_acked());
+        let (offset, text) = take(&mut sender, 100).expect("the second message has begun");
+        assert_eq!((offset, text.as_str()), (5, "bc"));
+        assert!(take(&mut sender, 100).is_none() && !sender.all_acked());
         sender.acknowledge(7, 100).expect("was sent");
         assert!(sender.all_acked());
     }
@@ -403,11 +418,11 @@ mod tests {
             for (chunk, is_last) in [("he", false), ("ad", true), ("abc", true)] {
                 sender.push(Bytes::from_static(chunk.as_bytes()), is_last);
             }
-            sender.take(100).expect("there is credit");
+            take(&mut sender, 100).expect("there is credit");
             sender.acknowledge(acknowledged, 100).expect("was sent");
             sender.hold();
-            assert_eq!(sender.take(100).map(|(_, len, _)| len as u64), Some(4 - acknowledged));
-            assert!(sender.take(100).is_none());
+            assert_eq!(take(&mut sender, 100).map(|(_, text)| text.len() as u64), Some(4 - acknowledged));
+            assert!(take(&mut sender, 100).is_none());
         }
     }
 

@@ -240,7 +240,7 @@ fn a_channel_message_for_many_sessions_is_in_memory_once() {
         let mut machine = server(Config::default());
         machine.send_channel(whole.clone()).expect("there is room");
         let packet = machine.poll_transmit(0, 65_536).expect("it is to be sent");
-        assert!(packet.pieces().iter().any(|piece| piece.as_ptr() == whole.as_ptr() && piece.len() == whole.len()));
+        assert!(packet.pieces().any(|piece| piece.as_ptr() == whole.as_ptr() && piece.len() == whole.len()));
     }
 }
 

@@ -268,7 +268,8 @@ impl Builder {
         let authorize = self.authorize.or_else(|| Some(by_tokens(self.tokens?, config.channels.clone())));
         let bounds = Bounds { channels: channels.max_channels, bytes: channels.max_history_bytes };
         let max_message = config.limits.max_message_bytes;
-        let hub = Hub::new(channels, max_message, authorize, running.clone(), |sink| {
+        let flusher = Flusher::start(&running);
+        let hub = Hub::new(channels, max_message, authorize, Arc::clone(&flusher), running.clone(), |sink| {
             Arc::new(MemoryEngine::new(bounds, sink))
         });
 
@@ -284,7 +285,7 @@ impl Builder {
             on_session: self.on_session,
             channels: Some(hub.handler()),
             registry: Arc::new(Registry::default()),
-            flusher: Flusher::start(&running),
+            flusher,
             sessions: TaskTracker::new(),
             applications: TaskTracker::new(),
             going_away: watch::Sender::new(None),

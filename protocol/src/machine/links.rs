@@ -7,7 +7,7 @@ use super::{CLOSE_PATIENCE_US, Machine, Micros, Phase, Role, UNHEARD_PATIENCE_US
 use crate::VERSION;
 use crate::close::{Close, Code};
 use crate::frame::{Frame, Welcome};
-use crate::packet::{self, Packet};
+use crate::packet::Packet;
 use crate::varint;
 
 /// What a link can do beside carrying packets.
@@ -100,13 +100,13 @@ impl Machine {
         self.sender.check_received(received)?;
         self.links += 1;
         let limit = self.receiver.promise();
-        let mut welcome = packet::Builder::default();
+        let mut welcome = Packet::default();
         let (marked, said) = (traits.marks_datagrams(), (self.receiver.received(), limit));
         let expires_ms = left_ms(expires, now);
         self.encode_welcome(now, Terms { link: self.links, resumed: true, marked, expires_ms }, said, &mut welcome);
         Ok(Candidate {
             link: self.links,
-            welcome: welcome.finish().unwrap_or_default(),
+            welcome,
             deadline: now + self.config.open_timeout_ms * 1_000,
             received,
             limit,
@@ -208,7 +208,7 @@ impl Machine {
         self.leaving.link_changed();
     }
 
-    pub(super) fn write_welcome(&mut self, now: Micros, packet: &mut packet::Builder) {
+    pub(super) fn write_welcome(&mut self, now: Micros, packet: &mut Packet) {
         if std::mem::take(&mut self.welcome_due) {
             let said = self.receiver.say();
             let (marked, expires_ms) = (self.marked, left_ms(self.expires(), now));
@@ -221,7 +221,7 @@ impl Machine {
         now: Micros,
         Terms { link, resumed, marked, expires_ms }: Terms,
         (received, limit): (u64, u64),
-        packet: &mut packet::Builder,
+        packet: &mut Packet,
     ) {
         let Some((session, key)) = self.identity else { return };
         let welcome = Welcome {

@@ -5,14 +5,14 @@ mod half;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::rare::{Blank, Rare};
 use super::{Config, Role};
 use crate::close::{Close, Code};
 use crate::frame::{self, DONE, Frame};
 use crate::limits::{INITIAL_CLIENT_STREAMS, INITIAL_STREAM_CREDIT, STREAM_CHUNK};
-use crate::packet;
+use crate::packet::Packet;
 use half::{Receiving, Sending};
 
 /// What reading from a stream gave.
@@ -496,13 +496,13 @@ impl Streams {
     }
 
     /// STREAMS, RESET, STOP, done; and END that is not for a native stream.
-    pub(super) fn write_control(&mut self, max: usize, packet: &mut packet::Builder) {
+    pub(super) fn write_control(&mut self, max: usize, packet: &mut Packet) {
         let Some(used) = self.used.get_mut() else { return };
         if std::mem::take(&mut used.grant_due) {
             Frame::Streams { limit: self.granted }.encode(packet.small());
         }
         while let Some(id) = self.used.control.first().copied() {
-            if packet.len() > 0 && packet.len() + 3 * MAX_CONTROL_FRAME > max {
+            if !packet.is_empty() && packet.len() + 3 * MAX_CONTROL_FRAME > max {
                 return;
             }
             self.used.make().control.remove(&id);
@@ -517,11 +517,11 @@ impl Streams {
     }
 
     /// ACKs: all that are due, or only the urgent ones. Those that have no room go with the next packet.
-    pub(super) fn write_acks(&mut self, all: bool, max: usize, packet: &mut packet::Builder) {
+    pub(super) fn write_acks(&mut self, all: bool, max: usize, packet: &mut Packet) {
         let due = self.used.acks.iter().filter(|(_, urgent)| all || **urgent);
         let due: Vec<u64> = due.map(|(id, _)| *id).collect();
         for id in due {
-            if packet.len() > 0 && packet.len() + MAX_CONTROL_FRAME > max {
+            if !packet.is_empty() && packet.len() + MAX_CONTROL_FRAME > max {
                 self.used.make().acks.insert(id, true);
                 continue;
             }
@@ -534,7 +534,7 @@ impl Streams {
     }
 
     /// STREAM and END of the streams that go over the link stream, in turns.
-    pub(super) fn write_data(&mut self, max: usize, packet: &mut packet::Builder) {
+    pub(super) fn write_data(&mut self, max: usize, packet: &mut Packet) {
         if self.used.table.is_empty() {
             return;
         }
@@ -556,7 +556,7 @@ impl Streams {
     }
 
     /// STREAM and END of one stream, for its native one.
-    pub(super) fn write_native(&mut self, id: u64, max: usize, packet: &mut packet::Builder) {
+    pub(super) fn write_native(&mut self, id: u64, max: usize, packet: &mut Packet) {
         if let Some(stream) = self.stream_mut(id).filter(|stream| stream.send_way == Way::Native) {
             while stream.write(id, max, packet) {}
         }
@@ -587,23 +587,18 @@ impl Stream {
     }
 
     /// Writes one STREAM frame, or END; false when there is nothing to send or no room.
-    fn write(&mut self, id: u64, max: usize, packet: &mut packet::Builder) -> bool {
+    fn write(&mut self, id: u64, max: usize, packet: &mut Packet) -> bool {
         let room = max.saturating_sub(packet.len() + frame::MAX_STREAM_HEADER + MAX_CONTROL_FRAME);
-        if room == 0 && packet.len() > 0 {
+        if room == 0 && !packet.is_empty() {
             return false;
         }
         let sending = &mut self.sending;
-        if let Some((offset, len, pieces)) = sending.take(room.clamp(1, STREAM_CHUNK)) {
-            frame::encode_stream_header(id, offset, len, packet.small());
-            for piece in &pieces {
-                packet.payload(piece);
-            }
+        if sending.write(id, room.clamp(1, STREAM_CHUNK), packet) {
+            // That announces it, too.
         } else if self.announce {
             frame::encode_stream_header(id, sending.sender.next(), 0, packet.small());
         } else if let Some(size) = sending.take_end() {
-            let mut end = BytesMut::new();
-            Frame::End { stream: id, size }.encode(&mut end);
-            packet.payload(&end.freeze());
+            Frame::End { stream: id, size }.encode(packet.small());
         } else {
             return false;
         }

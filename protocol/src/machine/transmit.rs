@@ -6,7 +6,7 @@ use super::{MESSAGE_STREAM, Machine, Micros, Phase, Role};
 use crate::datagram::{Datagram, Mark};
 use crate::frame::{self, Frame};
 use crate::limits::{CLIENT_ACK_BYTES, STREAM_CHUNK};
-use crate::packet::{self, Packet};
+use crate::packet::Packet;
 use crate::varint;
 
 /// Bytes of an ACK frame, at most: room that is kept for it at the end of every packet.
@@ -15,42 +15,47 @@ const MAX_ACK_FRAME: usize = 26;
 impl Machine {
     /// The next packet of at most `max` bytes (and never less than one frame), or `None` when there is nothing to send now.
     pub fn poll_transmit(&mut self, now: Micros, max: usize) -> Option<Packet> {
-        let mut packet = packet::Builder::default();
+        let mut packet = Packet::default();
+        self.transmit_into(&mut packet, now, max).then_some(packet)
+    }
+
+    /// Like [`Machine::poll_transmit`], but into a packet that was used before. False when there is nothing to send now.
+    pub fn transmit_into(&mut self, packet: &mut Packet, now: Micros, max: usize) -> bool {
+        packet.clear();
         match &self.phase {
-            Phase::Detached { .. } | Phase::Closed(_) => return None,
-            Phase::Opening { .. } => self.write_welcome(now, &mut packet),
+            Phase::Detached { .. } | Phase::Closed(_) => return false,
+            Phase::Opening { .. } => self.write_welcome(now, packet),
             Phase::Open => {
-                self.write_welcome(now, &mut packet);
-                self.write_control(now, max, &mut packet);
-                self.write_datagrams(now, max, &mut packet);
-                self.write_stream(max, &mut packet);
-                self.streams.write_data(max, &mut packet);
-                self.write_acks(max, &mut packet);
+                self.write_welcome(now, packet);
+                self.write_control(now, max, packet);
+                self.write_datagrams(now, max, packet);
+                self.write_stream(max, packet);
+                self.streams.write_data(max, packet);
+                self.write_acks(max, packet);
             }
             Phase::Closing { close, flush, .. } => {
                 let (close, flush) = (close.clone(), *flush);
-                self.write_welcome(now, &mut packet);
+                self.write_welcome(now, packet);
                 if flush {
-                    self.write_acks(max, &mut packet); // on a new link, first of all
-                    self.streams.write_control(max, &mut packet);
-                    self.write_stream(max, &mut packet);
-                    self.streams.write_data(max, &mut packet);
+                    self.write_acks(max, packet); // on a new link, first of all
+                    self.streams.write_control(max, packet);
+                    self.write_stream(max, packet);
+                    self.streams.write_data(max, packet);
                 }
                 if !flush || (self.sender.all_sent() && self.streams.is_flushed()) {
                     let mut frame = BytesMut::new();
                     Frame::Close(close.clone()).encode(&mut frame);
                     // A reason may be long, and the packet full: then CLOSE is the next one.
-                    if packet.len() == 0 || packet.len() + frame.len() <= max {
-                        packet.payload(&frame.freeze());
+                    if packet.is_empty() || packet.len() + frame.len() <= max {
+                        packet.small().extend_from_slice(&frame);
                         self.phase = Phase::Closed(close);
                         self.streams.touch_all();
                     }
                 }
             }
         }
-        let packet = packet.finish()?;
         self.stats.bytes_out += packet.len() as u64;
-        Some(packet)
+        !packet.is_empty()
     }
 
     /// The next datagram for a link that has its own, its mark included where they have one.
@@ -89,14 +94,13 @@ impl Machine {
         if !matches!(self.phase, Phase::Open | Phase::Closing { flush: true, .. }) {
             return None;
         }
-        let mut packet = packet::Builder::default();
+        let mut packet = Packet::default();
         self.streams.write_native(stream, max, &mut packet);
-        let packet = packet.finish()?;
         self.stats.bytes_out += packet.len() as u64;
-        Some(packet)
+        (!packet.is_empty()).then_some(packet)
     }
 
-    fn write_control(&mut self, now: Micros, max: usize, packet: &mut packet::Builder) {
+    fn write_control(&mut self, now: Micros, max: usize, packet: &mut Packet) {
         if let Some(id) = self.heartbeat.take_pong() {
             Frame::Pong { id, time_us: now.min(varint::MAX) }.encode(packet.small());
         }
@@ -122,14 +126,14 @@ impl Machine {
         self.streams.write_control(max, packet);
     }
 
-    fn write_datagrams(&mut self, now: Micros, max: usize, packet: &mut packet::Builder) {
+    fn write_datagrams(&mut self, now: Micros, max: usize, packet: &mut Packet) {
         let (_, min_rtt_us) = self.heartbeat.rtt_us();
         while let Some((mark, datagram)) = self.next_framed() {
-            let fits = packet.len() + datagram.frame().len() + MAX_ACK_FRAME <= max || packet.len() == 0;
+            let fits = packet.len() + datagram.frame().len() + MAX_ACK_FRAME <= max || packet.is_empty();
             if !fits || !self.credit.allows(now, min_rtt_us) {
                 break;
             }
-            packet.payload(datagram.frame());
+            packet.payload(datagram.frame(), 0..datagram.frame().len());
             self.outgoing.get_mut().and_then(|outgoing| outgoing.pop(mark));
             self.credit.sent();
             self.stats.datagrams_out += 1;
@@ -144,14 +148,12 @@ impl Machine {
         [turn, other].into_iter().find_map(|mark| Some((mark, waits(mark)?)))
     }
 
-    fn write_stream(&mut self, max: usize, packet: &mut packet::Builder) {
+    fn write_stream(&mut self, max: usize, packet: &mut Packet) {
         loop {
             let room = max.saturating_sub(packet.len() + frame::MAX_STREAM_HEADER + MAX_ACK_FRAME);
-            let room = if packet.len() == 0 { room.max(1) } else { room };
-            let Some((offset, len, pieces)) = self.sender.take(room.min(STREAM_CHUNK)) else { break };
-            frame::encode_stream_header(MESSAGE_STREAM, offset, len, packet.small());
-            for piece in &pieces {
-                packet.payload(piece);
+            let room = if packet.is_empty() { room.max(1) } else { room };
+            if !self.sender.write(MESSAGE_STREAM, room.min(STREAM_CHUNK), packet) {
+                break;
             }
         }
     }
@@ -162,8 +164,8 @@ impl Machine {
     }
 
     /// All ACKs in company or when they are due, else the urgent ones.
-    fn write_acks(&mut self, max: usize, packet: &mut packet::Builder) {
-        let in_company = packet.len() > 0;
+    fn write_acks(&mut self, max: usize, packet: &mut Packet) {
+        let in_company = !packet.is_empty();
         let is_due = std::mem::take(&mut self.ack_due);
         if is_due || self.is_ack_urgent() || (in_company && self.receiver.has_news()) {
             let (received, limit) = self.receiver.say();

@@ -1,22 +1,30 @@
 //! A log on this node: its subscribers are cursors.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use throughline_protocol::channel::Position;
 use throughline_protocol::{ChannelCode, ChannelMessage, SessionId};
 use tokio::sync::broadcast;
 
 use super::Inner;
-use super::encoded::{Encoded, encode};
+use super::encoded::Encoded;
 use super::reader::{Arrived, Readers};
+use super::run::{Lack, Run};
 use super::stats::Counters;
 use super::subscriber::Subscriber;
 use super::topic::{End, Opening, Topic, Unsent, began_anew};
 use crate::config::Slow;
 use crate::engine::{History, Publication};
+use crate::session::Session;
+use crate::session::flusher::Turn;
+
+/// Publications that wait for those at the head, and their bytes. Whoever publishes more before those are written, writes them himself: so publishers are not faster than that.
+const MAX_WAITING: usize = 64;
+const MAX_WAITING_BYTES: usize = 64 * 1_024;
 
 /// The subscribers of a log.
 pub(super) struct Log {
@@ -31,12 +39,41 @@ pub(super) struct Log {
 struct State {
     /// Of the newest publication that has come here.
     newest: Position,
-    cursors: HashMap<SessionId, Cursor>,
+    cursors: IndexMap<SessionId, Cursor>,
     readers: Readers,
+    /// What is to be given to everybody who is at the head.
+    waiting: VecDeque<Publication>,
+    /// Of their data.
+    waiting_bytes: usize,
+    /// What is being given to them.
+    pass: Option<Pass>,
+    /// Somebody has been asked to do it.
+    is_due: bool,
+}
+
+/// A way through all cursors, from the last to the first: whoever comes meanwhile comes behind it, and lacks nothing; and whoever takes the place of one that has left, comes from there.
+struct Pass {
+    run: Run,
+    /// Cursors before it.
+    left: usize,
+}
+
+/// What follows when a publication has come.
+pub(super) enum Delivery {
+    /// Nothing.
+    None,
+    /// It has to be written to those at the head.
+    Soon,
+    /// The same, at once: enough is waiting.
+    Now,
+    /// These have fallen behind by it.
+    Fallen(Vec<Arc<Subscriber>>),
 }
 
 /// One subscriber.
 struct Cursor {
+    /// That of the subscriber.
+    session: Session,
     subscriber: Arc<Subscriber>,
     /// The offset of what it was given last.
     sent: u64,
@@ -89,51 +126,79 @@ impl Log {
         }
     }
 
-    /// Gives a publication to everybody who is at the head. Returns those who have fallen behind by it.
-    pub(super) fn deliver(&self, epoch: u64, publication: &Publication) -> Vec<Arc<Subscriber>> {
-        let mut state = self.state.lock();
-        let State { newest, cursors, readers } = &mut *state;
+    /// A publication has come, for everybody who is at the head.
+    pub(super) fn deliver(&self, epoch: u64, publication: &Publication) -> Delivery {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let offset = publication.offset;
-        let begins_anew = newest.epoch != epoch;
-        if !begins_anew && offset <= newest.offset {
-            return Vec::new(); // it has come before
+        let begins_anew = state.newest.epoch != epoch;
+        if !begins_anew && offset <= state.newest.offset {
+            return Delivery::None; // it has come before
         }
-        *newest = Position { epoch, offset };
-        readers.deliver(*newest, publication);
+        state.newest = Position { epoch, offset };
+        state.readers.deliver(state.newest, publication);
         self.counters.publications.add(1);
-        let mut fallen = Vec::new();
         if begins_anew {
+            let (mut turn, mut fallen) = (Turn::default(), Vec::new());
+            while !self.write_on(state, &mut turn, &mut fallen) {
+                turn.begin();
+            }
             // What was missed has no offset in the new count.
-            for cursor in cursors.values_mut() {
+            for cursor in state.cursors.values_mut() {
                 cursor.end = Some(began_anew());
                 cursor.is_behind = true;
                 fallen.push(Arc::clone(&cursor.subscriber));
             }
-            return fallen;
+            return Delivery::Fallen(fallen);
         }
-        let mut encoded = None; // once for all
-        cursors.retain(|_, cursor| {
-            if cursor.is_behind || offset <= cursor.sent {
+        if state.cursors.is_empty() {
+            return Delivery::None;
+        }
+        state.waiting_bytes += publication.message.len();
+        state.waiting.push_back(publication.clone());
+        let is_due = std::mem::replace(&mut state.is_due, true);
+        if state.waiting.len() >= MAX_WAITING || state.waiting_bytes >= MAX_WAITING_BYTES {
+            Delivery::Now
+        } else if is_due {
+            Delivery::None
+        } else {
+            Delivery::Soon
+        }
+    }
+
+    /// Writes what is waiting to those at the head, as far as `turn` allows. Returns those who have fallen behind, and whether nothing is left to write.
+    pub(super) fn write(&self, turn: &mut Turn) -> (Vec<Arc<Subscriber>>, bool) {
+        let mut fallen = Vec::new();
+        let is_done = self.write_on(&mut self.state.lock(), turn, &mut fallen);
+        (fallen, is_done)
+    }
+
+    fn write_on(&self, state: &mut State, turn: &mut Turn, fallen: &mut Vec<Arc<Subscriber>>) -> bool {
+        let State { cursors, waiting, waiting_bytes, pass, is_due, .. } = state;
+        loop {
+            if pass.is_none() {
+                let left = cursors.len();
+                *pass = Run::take(waiting, self.number, &self.counters).map(|run| Pass { run, left });
+                *waiting_bytes = waiting.iter().map(|publication| publication.message.len()).sum();
+            }
+            let Some(Pass { run, left }) = pass else {
+                (*is_due, *waiting) = (false, VecDeque::new());
                 return true;
-            }
-            // After a hole everybody reads what is missing.
-            let sent = if offset == cursor.sent + 1 {
-                let bytes = encoded.get_or_insert_with(|| encode(self.number, publication, &self.counters));
-                cursor.send(bytes.clone())
-            } else {
-                Err(Unsent::Full)
             };
-            match sent {
-                Ok(()) => cursor.sent = offset,
-                Err(Unsent::Full) => {
-                    cursor.is_behind = true;
-                    fallen.push(Arc::clone(&cursor.subscriber));
+            while *left > 0 {
+                if turn.left == 0 {
+                    return false;
                 }
-                Err(Unsent::Gone) => return false,
+                *left -= 1;
+                let Some((_, cursor)) = cursors.get_index_mut(*left) else { continue };
+                match cursor.write(run, turn) {
+                    Ok(()) => {}
+                    Err(Unsent::Full) => fallen.push(Arc::clone(&cursor.subscriber)),
+                    Err(Unsent::Gone) => drop(cursors.swap_remove_index(*left)),
+                }
             }
-            true
-        });
-        fallen
+            *pass = None;
+        }
     }
 
     /// Subscribes, and says so. `since` is the position that was asked for, with the history after it. Returns whether the subscriber has more to read.
@@ -157,7 +222,8 @@ impl Log {
         let has_missed = recovered.as_ref().is_some_and(|(_, history)| !history.publications.is_empty());
         let is_behind = has_missed || position.offset < newest.offset;
         let id = subscriber.session.id();
-        state.cursors.insert(id, Cursor { subscriber, sent: position.offset, is_behind, end: None });
+        let session = subscriber.session.clone();
+        state.cursors.insert(id, Cursor { session, subscriber, sent: position.offset, is_behind, end: None });
         drop(state);
         if let Some((position, history)) = recovered {
             // What was read already need not be read again.
@@ -167,10 +233,13 @@ impl Log {
     }
 
     pub(super) fn remove(&self, id: SessionId) {
-        let mut state = self.state.lock();
-        state.cursors.remove(&id);
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        if let Some(mut cursor) = state.cursors.swap_remove(&id) {
+            cursor.finish(state.pass.as_ref(), state.waiting.clone(), self.number, &self.counters);
+        }
         if state.cursors.is_empty() {
-            state.cursors = HashMap::new(); // the memory of many is given back
+            *state = State { newest: state.newest, readers: std::mem::take(&mut state.readers), ..State::default() }; // the memory of many is given back
         }
     }
 
@@ -189,7 +258,7 @@ impl Log {
         if cursor.subscriber.dismiss(hub, topic, code, reason).is_err() {
             return Need::Room;
         }
-        state.cursors.remove(&id);
+        state.cursors.swap_remove(&id);
         Need::Ended
     }
 
@@ -234,7 +303,7 @@ impl Log {
             }
             Err(Unsent::Full) => true,
             Err(Unsent::Gone) => {
-                cursors.remove(&id);
+                cursors.swap_remove(&id);
                 false
             }
         }
@@ -242,8 +311,36 @@ impl Log {
 }
 
 impl Cursor {
+    /// Writes what it lacks of a run, if it is at the head; otherwise it is behind from now on.
+    fn write(&mut self, run: &Run, turn: &mut Turn) -> Result<(), Unsent> {
+        if self.is_behind {
+            return Ok(());
+        }
+        let written = match run.after(self.sent) {
+            (Lack::Nothing, _) => return Ok(()),
+            (Lack::Messages(messages, count), last) => {
+                self.session.try_write_channels(messages, count, turn).map(|()| self.sent = last).map_err(Unsent::from)
+            }
+            // After a hole everybody reads what is missing.
+            (Lack::More, _) => Err(Unsent::Full),
+        };
+        self.is_behind = matches!(written, Err(Unsent::Full));
+        written
+    }
+
+    /// Is given what was published until now: it leaves, and does not wait for its turn.
+    fn finish(&mut self, pass: Option<&Pass>, mut waiting: VecDeque<Publication>, number: u64, counters: &Counters) {
+        let mut turn = Turn::default();
+        let mut written = pass.map_or(Ok(()), |pass| self.write(&pass.run, &mut turn));
+        while written.is_ok()
+            && let Some(run) = Run::take(&mut waiting, number, counters)
+        {
+            written = self.write(&run, &mut turn);
+        }
+    }
+
     fn send(&self, message: Bytes) -> Result<(), Unsent> {
-        Ok(self.subscriber.session.try_send_channel(message)?)
+        Ok(self.session.try_send_channel(message)?)
     }
 
     /// Sends what comes next of a piece.

@@ -14,6 +14,7 @@ mod permission;
 mod presence;
 mod rate;
 mod reader;
+mod run;
 mod state;
 mod stats;
 mod subscriber;
@@ -39,11 +40,13 @@ use crate::config::{ChannelsConfig, Kind, Namespace};
 use crate::engine::{Change, Engine, EngineError, Retention, Sink};
 pub(crate) use crate::engine::{Publication, State as Held, Value as HeldValue};
 use crate::session::channels::ChannelHandler;
+use crate::session::flusher::{Due, Flusher, Turn};
 use crate::session::{Identity, Session};
 pub use channel::{Channel, ChannelInfo, HistoryQuery, Member};
 use encoded::Encoded;
 use error::Failure;
 pub use error::{HistoryError, PublishError, SubscribeError};
+use log::Delivery;
 pub(crate) use permission::Authorize;
 pub use permission::{Action, Denied};
 use presence::Presence;
@@ -72,6 +75,8 @@ struct Inner {
     /// Who is subscribed, as far as others have not been told.
     presence: Presence,
     counters: Arc<Counters>,
+    /// Writes to those at the head of a log.
+    flusher: Arc<Flusher>,
     /// Longest body of a PAGE, in bytes.
     max_page: usize,
     /// The sessions that have asked for something.
@@ -88,6 +93,7 @@ impl Hub {
         config: ChannelsConfig,
         max_message: usize,
         authorize: Option<Authorize>,
+        flusher: Arc<Flusher>,
         ended: CancellationToken,
         make: impl FnOnce(Arc<dyn Sink>) -> Arc<dyn Engine>,
     ) -> Self {
@@ -100,6 +106,7 @@ impl Hub {
             encoded: Encoded::default(),
             presence: Presence::default(),
             counters: Arc::default(),
+            flusher,
             max_page: max_message.saturating_add(MAX_CHANNEL_OVERHEAD).min(MAX_PAGE),
             subscribers: Mutex::default(),
             tasks: TaskTracker::new(),
@@ -282,6 +289,27 @@ impl Inner {
         }
     }
 
+    /// A log has something for those at its head.
+    fn write_soon(self: &Arc<Self>, topic: Arc<Topic>) {
+        let key = topic.number as usize;
+        self.flusher.add(key, Arc::new(Written { hub: Arc::downgrade(self), topic }));
+    }
+
+    /// The same, when it has enough of it.
+    fn write_now(self: &Arc<Self>, topic: &Arc<Topic>) {
+        let mut turn = Turn::default();
+        while !self.write(topic, &mut turn) {
+            turn.begin();
+        }
+    }
+
+    fn write(self: &Arc<Self>, topic: &Arc<Topic>, turn: &mut Turn) -> bool {
+        let Body::Log(log) = &topic.body else { return true };
+        let (fallen, is_done) = log.write(turn);
+        fallen.iter().for_each(|subscriber| subscriber.fall_behind(self, topic));
+        is_done
+    }
+
     /// Something was missed.
     async fn read_again(self: Arc<Self>, topic: Arc<Topic>) {
         let Body::State(state) = &topic.body else { return };
@@ -374,7 +402,12 @@ impl Sink for Arrivals {
         if let Some(topic) = topic
             && let Body::Log(log) = &topic.body
         {
-            log.deliver(epoch, publication).iter().for_each(|subscriber| subscriber.fall_behind(&hub, &topic));
+            match log.deliver(epoch, publication) {
+                Delivery::None => {}
+                Delivery::Fallen(fallen) => fallen.iter().for_each(|subscriber| subscriber.fall_behind(&hub, &topic)),
+                Delivery::Soon => hub.write_soon(topic),
+                Delivery::Now => hub.write_now(&topic),
+            }
         }
     }
 
@@ -386,6 +419,18 @@ impl Sink for Arrivals {
         {
             hub.follow(&topic, state.deliver(epoch, change));
         }
+    }
+}
+
+/// A log that has something for those at its head.
+struct Written {
+    hub: Weak<Inner>,
+    topic: Arc<Topic>,
+}
+
+impl Due for Written {
+    fn write(&self, turn: &mut Turn) -> bool {
+        self.hub.upgrade().is_none_or(|hub| hub.write(&self.topic, turn))
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Waking a thousand drivers for a thousand small writes costs about as much as the writes do. So whoever sends puts the session on a list, once, however much it sends; and when it gives way to
 //! others, the task of that list asks each machine for its packet and gives it to the link, as the driver would. Whatever a sender has said until then
-//! leaves in one write. Only what the link does not take at once is left to the driver.
+//! leaves in one write. Only what the link does not take at once is left to the driver. What is for many sessions is on the list itself, instead of all of them, and gives each what it has for
+//! it in the moment in which that is written: a session is looked at once, however many publications there are.
 //!
 //! This is the only place beside the driver where a machine is asked for packets. Nothing that is sent brings the machine's next deadline forward, so the driver need not hear of it.
 
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
+use throughline_protocol::{Micros, Packet};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::coop::unconstrained;
@@ -20,15 +22,30 @@ use super::shared::{Carrier, Core, Shared, now};
 /// Sessions that are written to before others get their turn: some tenths of a millisecond.
 const TURN: usize = 64;
 
-/// The sessions that have something to say, in as many lists as there are threads.
+/// Something that has to be written.
+pub(crate) trait Due: Send + Sync {
+    /// Writes to as many sessions as `turn` allows. True when nothing is left to write.
+    fn write(&self, turn: &mut Turn) -> bool;
+}
+
+/// How much may be written before others get their turn.
+pub(crate) struct Turn {
+    pub(crate) now: Micros,
+    /// To so many sessions.
+    pub(crate) left: usize,
+    /// Used for all of them.
+    packet: Packet,
+}
+
+/// What has to be written, in as many lists as there are threads.
 pub(crate) struct Flusher {
     lists: Vec<List>,
 }
 
 #[derive(Default)]
 struct List {
-    /// Each session once: it knows that it is here.
-    due: Mutex<Vec<Arc<Shared>>>,
+    /// Each session, and whatever else, once: it knows that it is here.
+    due: Mutex<Vec<Arc<dyn Due>>>,
     first: Notify,
 }
 
@@ -47,11 +64,12 @@ impl Flusher {
         this
     }
 
-    fn add(&self, shared: Arc<Shared>) {
-        let list = &self.lists[usize::from(shared.id.0[0]) % self.lists.len()];
+    /// Puts something on the list of `key`. Always the same key for the same thing: then it is written to by one task at a time.
+    pub(crate) fn add(&self, key: usize, one: Arc<dyn Due>) {
+        let list = &self.lists[key % self.lists.len()];
         let is_first = {
             let mut due = list.due.lock();
-            due.push(shared);
+            due.push(one);
             due.len() == 1
         };
         if is_first {
@@ -65,12 +83,45 @@ impl List {
         loop {
             self.first.notified().await;
             let due = std::mem::take(&mut *self.due.lock());
-            for sessions in due.chunks(TURN) {
-                let now = now();
-                sessions.iter().for_each(|shared| flush(shared, now));
-                tokio::task::yield_now().await;
+            let mut turn = Turn::default();
+            for one in due {
+                while !one.write(&mut turn) {
+                    turn.others().await;
+                }
+                if turn.left == 0 {
+                    turn.others().await;
+                }
             }
+            tokio::task::yield_now().await;
         }
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { now: now(), left: TURN, packet: Packet::default() }
+    }
+}
+
+impl Turn {
+    /// Lets others have theirs.
+    async fn others(&mut self) {
+        tokio::task::yield_now().await;
+        self.begin();
+    }
+
+    /// Another one.
+    pub(crate) fn begin(&mut self) {
+        (self.now, self.left) = (now(), TURN);
+    }
+}
+
+impl Due for Shared {
+    fn write(&self, turn: &mut Turn) -> bool {
+        let mut core = self.lock();
+        core.is_due = false;
+        write(self, core, turn);
+        true
     }
 }
 
@@ -81,7 +132,7 @@ pub(super) fn send_soon(shared: &Arc<Shared>, mut core: MutexGuard<'_, Core>) {
         (Some(flusher), Some(_)) => {
             if !std::mem::replace(&mut core.is_due, true) {
                 drop(core);
-                flusher.add(Arc::clone(shared));
+                flusher.add(shared.id.0[0].into(), Arc::clone(shared) as Arc<dyn Due>);
             }
         }
         _ => {
@@ -91,13 +142,15 @@ pub(super) fn send_soon(shared: &Arc<Shared>, mut core: MutexGuard<'_, Core>) {
     }
 }
 
-fn flush(shared: &Shared, now: u64) {
-    let mut guard = shared.lock();
-    let Core { machine, carrier, is_due, .. } = &mut *guard;
-    *is_due = false;
+/// Writes what the machine has to say, if the link is one that anybody may write to; otherwise, and if it does not take all of it, the driver does.
+pub(super) fn write(shared: &Shared, mut guard: MutexGuard<'_, Core>, turn: &mut Turn) {
+    let Turn { now, left, packet } = turn;
+    *left = left.saturating_sub(1);
+    let Core { machine, carrier, .. } = &mut *guard;
     let direct = carrier.as_ref().and_then(|carrier| carrier.direct.as_ref()).filter(|_| machine.is_open());
-    let is_done =
-        direct.is_some_and(|direct| direct.transmit(&mut |max| machine.poll_transmit(now, max.min(MAX_FIRST_PACKET))));
+    let is_done = direct.is_some_and(|direct| {
+        direct.transmit(packet, &mut |packet, max| machine.transmit_into(packet, *now, max.min(MAX_FIRST_PACKET)))
+    });
     drop(guard);
     if !is_done {
         shared.wake_driver();

@@ -13,7 +13,7 @@ use throughline_protocol::{
 
 use super::Identity;
 use super::channels::ChannelHandler;
-use super::flusher::send_soon;
+use super::flusher::{Turn, send_soon, write};
 use super::requests::{Answer, Request};
 use super::shared::Shared;
 use super::stream::{OpenStreamError, Stream};
@@ -154,6 +154,19 @@ impl Session {
         let mut core = self.0.lock();
         core.machine.send_channel(message)?;
         send_soon(&self.0, core);
+        Ok(())
+    }
+
+    /// Sends `count` whole channel messages that lie one behind the other, if the session's buffer has room now, and writes them at once if the link lets.
+    ///
+    /// # Errors
+    /// [`TrySendError`]; none was sent then.
+    pub(crate) fn try_write_channels(&self, messages: Bytes, count: u64, turn: &mut Turn) -> Result<(), TrySendError> {
+        let mut core = self.0.lock();
+        core.machine.send_channels(messages, count)?;
+        if core.has_link() {
+            write(&self.0, core, turn);
+        }
         Ok(())
     }
 

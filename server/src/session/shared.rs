@@ -297,6 +297,11 @@ impl Core {
         (1..=most).contains(&len).then(|| Arc::clone(native))
     }
 
+    /// Whether something carries the session now.
+    pub(super) fn has_link(&self) -> bool {
+        self.carrier.is_some()
+    }
+
     /// Whether whoever handles channels knows of the session.
     pub(super) fn is_in_channels(&self) -> bool {
         self.in_channels

@@ -1,16 +1,20 @@
 //! What was taken to be written, and is not written yet.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::Socket;
 
 /// Pieces that go into one system call. A packet has few; what has more takes several calls.
 const MAX_SLICES: usize = 16;
+
+/// What is joined on the stack, in bytes, instead of being written as pieces: copying it costs less than they would.
+pub(crate) const JOINED: usize = 4 * 1_024;
 
 /// Longest head, in bytes: that of a WebSocket frame (RFC 6455, section 5.2, without a mask).
 const MAX_HEAD: usize = 10;
@@ -40,6 +44,29 @@ impl Unwritten {
         self.put(pieces);
         self.head[..head.len()].copy_from_slice(head);
         self.left = (0, head.len() as u8);
+    }
+
+    /// Writes as much as the socket takes now. False when something is left, or the connection has failed: [`poll_write`](Self::poll_write) says which.
+    pub(crate) fn write_now(&mut self, socket: &mut Socket) -> bool {
+        matches!(self.poll_write(socket, &mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+    }
+
+    /// The same with pieces of at most [`JOINED`] bytes, which need neither memory nor a call that gathers them, as long as the socket takes them. Only when nothing else waits.
+    pub(crate) fn join_and_write<'a>(&mut self, socket: &mut Socket, pieces: impl Iterator<Item = &'a [u8]>) -> bool {
+        debug_assert!(self.is_empty());
+        let mut space = [MaybeUninit::uninit(); JOINED];
+        let mut joined = ReadBuf::uninit(&mut space);
+        pieces.for_each(|piece| joined.put_slice(piece));
+        let mut cx = Context::from_waker(Waker::noop());
+        let written = match Pin::new(&mut *socket).poll_write(&mut cx, joined.filled()) {
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(_)) | Poll::Pending => 0, // what has failed fails again
+        };
+        self.unflushed = true;
+        if written < joined.filled().len() {
+            self.put(vec![Bytes::copy_from_slice(&joined.filled()[written..])]);
+        }
+        self.write_now(socket)
     }
 
     /// Whether everything is written.

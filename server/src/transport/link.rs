@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use throughline_protocol::{Close, Mark, Packet};
 use tokio::sync::oneshot;
 
@@ -70,9 +71,36 @@ pub(crate) trait Link: Send {
 
 /// What a link takes without its driver: the same bytes, in the same order. Used by any thread, under the lock of the session's machine.
 pub(crate) trait Direct: Send + Sync {
-    /// Writes what `next` has, a packet of at most so many bytes at a time, until there is no more of it, or the link takes no more. False when something
+    /// Writes what `next` puts into `packet`, at most so many bytes at a time, until it has no more, or the link takes no more. False when something
     /// is left that the driver has to be woken for.
-    fn transmit(&self, next: &mut dyn FnMut(usize) -> Option<Packet>) -> bool;
+    fn transmit(&self, packet: &mut Packet, next: &mut dyn FnMut(&mut Packet, usize) -> bool) -> bool;
+}
+
+/// A connection that takes one packet at a time.
+pub(crate) trait Line: Send {
+    /// Longest packet, in bytes.
+    const MAX_PACKET: usize;
+
+    /// Whether something waits to be written already: then its driver waits for the socket.
+    fn is_blocked(&self) -> bool;
+
+    /// Writes a packet as far as the socket takes it now, and keeps the rest. False when something is left, or the connection has failed: whoever writes next finds out.
+    fn write(&mut self, packet: &mut Packet) -> bool;
+}
+
+impl<L: Line> Direct for Mutex<L> {
+    fn transmit(&self, packet: &mut Packet, next: &mut dyn FnMut(&mut Packet, usize) -> bool) -> bool {
+        let mut line = self.lock();
+        if line.is_blocked() {
+            return true;
+        }
+        while next(packet, L::MAX_PACKET) {
+            if !line.write(packet) {
+                return false;
+            }
+        }
+        true
+    }
 }
 
 /// The unreliable side of a link. Used by any thread, without waking the driver.

@@ -6,6 +6,7 @@ use super::{StreamError, StreamRead, violation};
 use crate::close::Close;
 use crate::frame::{DONE, Frame};
 use crate::limits::INITIAL_STREAM_CREDIT;
+use crate::packet::Packet;
 use crate::stream::{Receiver, Sender};
 
 /// The half that this side writes.
@@ -152,10 +153,11 @@ impl Sending {
         matches!(self.phase, SendPhase::Reset { .. })
     }
 
-    pub(super) fn take(&mut self, max: usize) -> Option<(u64, usize, Vec<Bytes>)> {
+    /// Writes one STREAM frame; false when there is nothing to send.
+    pub(super) fn write(&mut self, id: u64, max: usize, packet: &mut Packet) -> bool {
         match self.phase {
-            SendPhase::Open | SendPhase::Ending { .. } => self.sender.take(max),
-            SendPhase::Reset { .. } | SendPhase::Over => None,
+            SendPhase::Open | SendPhase::Ending { .. } => self.sender.write(id, max, packet),
+            SendPhase::Reset { .. } | SendPhase::Over => false,
         }
     }
 

@@ -7,13 +7,15 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::{ChannelsConfig, Namespace};
 use crate::engine::memory::{Bounds, MemoryEngine};
+use crate::session::flusher::Flusher;
 
 fn hub(history_count: usize) -> Hub {
     let mut config = ChannelsConfig::default();
     let namespace = Namespace { history_count, history_age: Duration::from_secs(60), ..Namespace::default() };
     config.namespaces.insert(String::new(), namespace);
     let bounds = Bounds { channels: 2, bytes: 1 << 24 };
-    Hub::new(config, 1 << 20, None, CancellationToken::new(), |sink| Arc::new(MemoryEngine::new(bounds, sink)))
+    let ended = CancellationToken::new();
+    Hub::new(config, 1 << 20, None, Flusher::start(&ended), ended, |sink| Arc::new(MemoryEngine::new(bounds, sink)))
 }
 
 async fn publish(hub: &Hub, count: usize) -> Position {

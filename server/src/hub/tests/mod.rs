@@ -21,6 +21,7 @@ use crate::config::Slow;
 use crate::engine::memory::{Bounds, MemoryEngine};
 use crate::engine::{History, Page, State};
 use crate::session::Identity;
+use crate::session::flusher::Flusher;
 use crate::session::shared::{Shared, now};
 
 /// The buffer of a session here: sixteen publications of [`LONG`] bytes.
@@ -139,7 +140,8 @@ impl Stage {
         config.namespaces.insert(String::new(), namespace);
         let authorize = set(&mut config);
         let mut engine = None;
-        let hub = Hub::new(config, 1 << 20, authorize, CancellationToken::new(), |sink| {
+        let ended = CancellationToken::new();
+        let hub = Hub::new(config, 1 << 20, authorize, Flusher::start(&ended), ended, |sink| {
             let delivery = Arc::new(Delivery { times: AtomicU64::new(1), hub: sink });
             let bounds = Bounds { channels: 100, bytes: 1 << 24 };
             let scripted = Arc::new(Scripted {

@@ -6,7 +6,7 @@ mod event;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
@@ -16,7 +16,7 @@ use throughline_protocol::{Close, Packet};
 use tokio::io::AsyncWrite as _;
 
 use super::Transport;
-use super::link::{Direct, Link, LinkEnd, Received};
+use super::link::{Direct, Line, Link, LinkEnd, Received};
 use super::uplink::Uplink;
 use crate::socket::Socket;
 use crate::socket::takeover::{Offer, Takeover};
@@ -119,20 +119,16 @@ impl Stream {
     }
 }
 
-impl Direct for Mutex<Stream> {
-    fn transmit(&self, next: &mut dyn FnMut(usize) -> Option<Packet>) -> bool {
-        let mut stream = self.lock();
-        if !stream.unwritten.is_empty() {
-            return true; // the driver waits for the socket already
-        }
-        while let Some(packet) = next(MAX_EVENT_PACKET) {
-            stream.put(&packet);
-            // An error comes once more, when the driver writes.
-            if !matches!(stream.poll_write(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
-                return false;
-            }
-        }
-        true
+impl Line for Stream {
+    const MAX_PACKET: usize = MAX_EVENT_PACKET;
+
+    fn is_blocked(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    fn write(&mut self, packet: &mut Packet) -> bool {
+        self.put(packet);
+        self.unwritten.write_now(&mut self.socket)
     }
 }
 

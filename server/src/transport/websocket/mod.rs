@@ -10,7 +10,7 @@ mod reader;
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,10 +22,10 @@ use throughline_protocol::{Close, Code, Origin, Packet};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Transport;
-use super::link::{Direct, LEFT, Link, LinkEnd, Received, carrier_code};
+use super::link::{Direct, LEFT, Line, Link, LinkEnd, Received, carrier_code};
 use super::open::SUBPROTOCOL;
 use crate::socket::Socket;
-use crate::socket::unwritten::Unwritten;
+use crate::socket::unwritten::{JOINED, Unwritten};
 use frame::{BINARY, CLOSE, MAX_CONTROL, PONG};
 use reader::{Broken, Incoming, Reader};
 
@@ -110,20 +110,21 @@ impl Wire {
     }
 }
 
-impl Direct for Mutex<Wire> {
-    fn transmit(&self, next: &mut dyn FnMut(usize) -> Option<Packet>) -> bool {
-        let mut wire = self.lock();
-        if !wire.unwritten.is_empty() || wire.reply.is_some() {
-            return true; // the driver waits for the socket already
+impl Line for Wire {
+    const MAX_PACKET: usize = MAX_OUTGOING_PACKET;
+
+    fn is_blocked(&self) -> bool {
+        !self.unwritten.is_empty() || self.reply.is_some()
+    }
+
+    fn write(&mut self, packet: &mut Packet) -> bool {
+        let (header, len) = frame::header(BINARY, packet.len());
+        let header = &header[..len];
+        if len + packet.len() <= JOINED {
+            return self.unwritten.join_and_write(&mut self.socket, [header].into_iter().chain(packet.pieces()));
         }
-        while let Some(packet) = next(MAX_OUTGOING_PACKET) {
-            wire.put(packet);
-            // An error comes once more, when the driver writes.
-            if !matches!(wire.poll_write(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
-                return false;
-            }
-        }
-        true
+        self.unwritten.put_behind(header, std::mem::take(packet).into_pieces());
+        self.unwritten.write_now(&mut self.socket)
     }
 }
 
