@@ -70,7 +70,7 @@ describe('messages', () => {
     const { world, session, link } = await opened();
     link.receive(message('one'));
     link.receive(message('two', 5));
-    await world.pass(260);
+    await world.pass(1_010);
     expect(link.sent.at(-1)).toEqual({ type: 'ack', stream: 0, received: 10, limit: 262_144 });
     const seen: unknown[] = [];
     session.on('message', (data) => seen.push(data));
@@ -78,7 +78,7 @@ describe('messages', () => {
     expect(seen).toEqual(['one', 'two']);
     link.receive(message('three', 10));
     expect(seen).toEqual(['one', 'two', 'three']);
-    await world.pass(260);
+    await world.pass(1_010);
     expect(link.sent.at(-1)).toEqual({ type: 'ack', stream: 0, received: 17, limit: 262_144 + 17 });
   });
 

@@ -107,8 +107,9 @@ pub const MIN_DATAGRAMS_UNDER_WAY: u64 = 2;
 /// Longest time that a server's ACK may wait for company, in microseconds: a page that waits for it wants to go on.
 pub const SERVER_ACK_DELAY_US: u64 = 50_000;
 
-/// The same of a client's ACK, which frees only memory. What is published 20 times a second to everybody would otherwise come back from everybody as often.
-pub const CLIENT_ACK_DELAY_US: u64 = 250_000;
+/// The same of a client's ACK, which frees only memory. What is published 20 times a second to everybody would otherwise come back from everybody as often. It is longer than a client waits with
+/// the PING that follows traffic, so that a message by itself is answered by one packet.
+pub const CLIENT_ACK_DELAY_US: u64 = 1_000_000;
 
 /// Bytes of the message stream that a client acknowledges at once: half of [`FRESH_BYTES`], so that a server that keeps little under way need not wait.
 pub const CLIENT_ACK_BYTES: u64 = FRESH_BYTES / 2;

@@ -120,7 +120,7 @@ fn the_table_of_channel_codes_has_these_numbers_and_names() {
 #[test]
 fn numbers_in_the_words_are_these_constants() {
     let server_ack = limits::SERVER_ACK_DELAY_US / 1_000;
-    let client_ack = limits::CLIENT_ACK_DELAY_US / 1_000;
+    let client_ack = thousands(limits::CLIENT_ACK_DELAY_US / 1_000);
     for words in [
         format!("# The Throughline protocol, version {VERSION}"),
         format!("`length` is at most {} (", thousands(limits::MAX_FRAME_PAYLOAD as u64)),

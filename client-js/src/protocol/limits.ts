@@ -41,7 +41,7 @@ export const ANSWER_CREDIT = 65_536;
 /** Most datagrams that wait to be sent, one per key: more keys than this push out the oldest. */
 export const MAX_OUTGOING_DATAGRAMS = 64;
 /** Longest time that an ACK waits for company, in milliseconds. */
-export const ACK_DELAY_MS = 250;
+export const ACK_DELAY_MS = 1_000;
 /** Bytes of the message stream that are acknowledged at once. */
 export const ACK_BYTES = 8_192;
 /** PINGs without an answer that are remembered: more mean that the link is dead long since. */

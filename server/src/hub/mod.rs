@@ -14,7 +14,7 @@ mod permission;
 mod presence;
 mod rate;
 mod reader;
-mod run;
+
 mod state;
 mod stats;
 mod subscriber;
@@ -231,7 +231,8 @@ impl Inner {
             return Arc::clone(topic);
         }
         let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        let topic = Topic::new(name, number, self.namespace(name), self.presence_name(name), &self.counters);
+        let (namespace, presence, threads) = (self.namespace(name), self.presence_name(name), self.flusher.threads());
+        let topic = Topic::new(name, number, namespace, presence, threads, &self.counters);
         let topic = Arc::new(topic);
         topic.join();
         topics.insert(Arc::clone(&topic.name), Arc::clone(&topic));
@@ -289,23 +290,23 @@ impl Inner {
         }
     }
 
-    /// A log has something for those at its head.
-    fn write_soon(self: &Arc<Self>, topic: Arc<Topic>) {
-        let key = topic.number as usize;
-        self.flusher.add(key, Arc::new(Written { hub: Arc::downgrade(self), topic }));
+    /// A log has something for those at its head, in one of its shards.
+    fn write_soon(self: &Arc<Self>, topic: &Arc<Topic>, shard: usize) {
+        let (key, topic) = (topic.number as usize + shard, Arc::clone(topic));
+        self.flusher.add(key, Arc::new(Written { hub: Arc::downgrade(self), topic, shard }));
     }
 
     /// The same, when it has enough of it.
-    fn write_now(self: &Arc<Self>, topic: &Arc<Topic>) {
+    fn write_now(self: &Arc<Self>, topic: &Arc<Topic>, shard: usize) {
         let mut turn = Turn::default();
-        while !self.write(topic, &mut turn) {
+        while !self.write(topic, shard, &mut turn) {
             turn.begin();
         }
     }
 
-    fn write(self: &Arc<Self>, topic: &Arc<Topic>, turn: &mut Turn) -> bool {
+    fn write(self: &Arc<Self>, topic: &Arc<Topic>, shard: usize, turn: &mut Turn) -> bool {
         let Body::Log(log) = &topic.body else { return true };
-        let (fallen, is_done) = log.write(turn);
+        let (fallen, is_done) = log.write(shard, turn);
         fallen.iter().for_each(|subscriber| subscriber.fall_behind(self, topic));
         is_done
     }
@@ -402,11 +403,13 @@ impl Sink for Arrivals {
         if let Some(topic) = topic
             && let Body::Log(log) = &topic.body
         {
-            match log.deliver(epoch, publication) {
-                Delivery::None => {}
-                Delivery::Fallen(fallen) => fallen.iter().for_each(|subscriber| subscriber.fall_behind(&hub, &topic)),
-                Delivery::Soon => hub.write_soon(topic),
-                Delivery::Now => hub.write_now(&topic),
+            for (shard, delivery) in log.deliver(epoch, publication) {
+                match delivery {
+                    Delivery::None => {}
+                    Delivery::Fallen(fallen) => fallen.iter().for_each(|one| one.fall_behind(&hub, &topic)),
+                    Delivery::Soon => hub.write_soon(&topic, shard),
+                    Delivery::Now => hub.write_now(&topic, shard),
+                }
             }
         }
     }
@@ -422,15 +425,16 @@ impl Sink for Arrivals {
     }
 }
 
-/// A log that has something for those at its head.
+/// A shard of a log that has something for those at its head.
 struct Written {
     hub: Weak<Inner>,
     topic: Arc<Topic>,
+    shard: usize,
 }
 
 impl Due for Written {
     fn write(&self, turn: &mut Turn) -> bool {
-        self.hub.upgrade().is_none_or(|hub| hub.write(&self.topic, turn))
+        self.hub.upgrade().is_none_or(|hub| hub.write(&self.topic, self.shard, turn))
     }
 }
 

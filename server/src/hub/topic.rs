@@ -59,10 +59,11 @@ impl Topic {
         number: u64,
         namespace: Namespace,
         presence: Option<Arc<str>>,
+        threads: usize,
         counters: &Arc<Counters>,
     ) -> Self {
         let body = match namespace.kind {
-            Kind::Log => Body::Log(Log::new(number, namespace.slow, Arc::clone(counters))),
+            Kind::Log => Body::Log(Log::new(number, namespace.slow, threads, counters)),
             Kind::State => Body::State(State::new(number, namespace.max_keys, Arc::clone(counters))),
         };
         let (started, joining) = (OnceCell::new(), AtomicUsize::new(0));

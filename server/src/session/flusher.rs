@@ -64,6 +64,11 @@ impl Flusher {
         this
     }
 
+    /// How many lists there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.lists.len()
+    }
+
     /// Puts something on the list of `key`. Always the same key for the same thing: then it is written to by one task at a time.
     pub(crate) fn add(&self, key: usize, one: Arc<dyn Due>) {
         let list = &self.lists[key % self.lists.len()];

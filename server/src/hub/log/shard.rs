@@ -1,4 +1,4 @@
-//! A log on this node: its subscribers are cursors.
+//! A part of the subscribers of a log: each is a cursor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use throughline_protocol::channel::Position;
 use throughline_protocol::{ChannelCode, ChannelMessage, SessionId};
 use tokio::sync::broadcast;
 
-use super::Inner;
-use super::encoded::Encoded;
-use super::reader::{Arrived, Readers};
+use super::super::Inner;
+use super::super::encoded::Encoded;
+use super::super::reader::{Arrived, Readers};
 use super::run::{Lack, Run};
-use super::stats::Counters;
-use super::subscriber::Subscriber;
-use super::topic::{End, Opening, Topic, Unsent, began_anew};
+use super::super::stats::Counters;
+use super::super::subscriber::Subscriber;
+use super::super::topic::{End, Opening, Topic, Unsent, began_anew};
 use crate::config::Slow;
 use crate::engine::{History, Publication};
 use crate::session::Session;
@@ -26,8 +26,11 @@ use crate::session::flusher::Turn;
 const MAX_WAITING: usize = 64;
 const MAX_WAITING_BYTES: usize = 64 * 1_024;
 
-/// The subscribers of a log.
-pub(super) struct Log {
+/// How many sessions ahead memory is asked for: it takes about as long to come as one of them takes to be written to.
+const AHEAD: usize = 2;
+
+/// Subscribers of a log that are written to by one task.
+pub(super) struct Shard {
     /// What stands for the channel on the wire.
     number: u64,
     slow: Slow,
@@ -59,7 +62,7 @@ struct Pass {
 }
 
 /// What follows when a publication has come.
-pub(super) enum Delivery {
+pub(in crate::hub) enum Delivery {
     /// Nothing.
     None,
     /// It has to be written to those at the head.
@@ -84,7 +87,7 @@ struct Cursor {
 }
 
 /// A piece of history for one subscriber.
-pub(super) struct Piece {
+pub(in crate::hub) struct Piece {
     after: Position,
     newest: Position,
     complete: bool,
@@ -92,7 +95,7 @@ pub(super) struct Piece {
 }
 
 /// What a subscriber that was behind needs.
-pub(super) enum Need {
+pub(in crate::hub) enum Need {
     /// To read the history after this position.
     History(Position),
     /// Room in its session.
@@ -103,13 +106,25 @@ pub(super) enum Need {
     Ended,
 }
 
-impl Log {
-    pub(super) fn new(number: u64, slow: Slow, counters: Arc<Counters>) -> Self {
-        Self { number, slow, counters, state: Mutex::default() }
+impl Shard {
+    /// Without subscribers. Of publications it has had those up to `newest`.
+    pub(super) fn new(number: u64, slow: Slow, counters: Arc<Counters>, newest: Position) -> Self {
+        Self { number, slow, counters, state: Mutex::new(State { newest, ..State::default() }) }
+    }
+
+    /// As many others of the same log, for those who come from now on.
+    pub(super) fn others(&self, count: usize) -> Box<[Self]> {
+        // Nothing can come between: whoever delivers holds this lock, and looks for others afterwards.
+        let state = self.state.lock();
+        (0..count).map(|_| Self::new(self.number, self.slow, Arc::clone(&self.counters), state.newest)).collect()
     }
 
     pub(super) fn subscribers(&self) -> usize {
         self.state.lock().cursors.len()
+    }
+
+    pub(super) fn has(&self, id: SessionId) -> bool {
+        self.state.lock().cursors.contains_key(&id)
     }
 
     /// The position of the newest publication, and what comes after it.
@@ -126,6 +141,12 @@ impl Log {
         }
     }
 
+    /// Whether a publication has not come before.
+    pub(super) fn is_news(&self, epoch: u64, publication: &Publication) -> bool {
+        let newest = self.state.lock().newest;
+        newest.epoch != epoch || newest.offset < publication.offset
+    }
+
     /// A publication has come, for everybody who is at the head.
     pub(super) fn deliver(&self, epoch: u64, publication: &Publication) -> Delivery {
         let mut guard = self.state.lock();
@@ -137,7 +158,6 @@ impl Log {
         }
         state.newest = Position { epoch, offset };
         state.readers.deliver(state.newest, publication);
-        self.counters.publications.add(1);
         if begins_anew {
             let (mut turn, mut fallen) = (Turn::default(), Vec::new());
             while !self.write_on(state, &mut turn, &mut fallen) {
@@ -190,6 +210,9 @@ impl Log {
                     return false;
                 }
                 *left -= 1;
+                if let Some((_, later)) = left.checked_sub(AHEAD).and_then(|later| cursors.get_index(later)) {
+                    later.session.touch();
+                }
                 let Some((_, cursor)) = cursors.get_index_mut(*left) else { continue };
                 match cursor.write(run, turn) {
                     Ok(()) => {}
@@ -264,7 +287,10 @@ impl Log {
 
     /// Ends a subscription, as soon as there is room to say so.
     pub(super) fn end(&self, id: SessionId, end: End) {
-        if let Some(cursor) = self.state.lock().cursors.get_mut(&id) {
+        let mut guard = self.state.lock();
+        let State { cursors, pass, waiting, .. } = &mut *guard;
+        if let Some(cursor) = cursors.get_mut(&id) {
+            cursor.finish(pass.as_ref(), waiting.clone(), self.number, &self.counters);
             cursor.end = Some(end);
             cursor.is_behind = true;
         }
@@ -328,7 +354,7 @@ impl Cursor {
         written
     }
 
-    /// Is given what was published until now: it leaves, and does not wait for its turn.
+    /// Is given what was published until now, without waiting for its turn: it leaves.
     fn finish(&mut self, pass: Option<&Pass>, mut waiting: VecDeque<Publication>, number: u64, counters: &Counters) {
         let mut turn = Turn::default();
         let mut written = pass.map_or(Ok(()), |pass| self.write(&pass.run, &mut turn));
@@ -368,7 +394,7 @@ impl Cursor {
 }
 
 impl Piece {
-    pub(super) fn new(after: Position, history: History) -> Self {
+    pub(in crate::hub) fn new(after: Position, history: History) -> Self {
         let History { newest, complete, publications } = history;
         Self { after, newest, complete, publications: publications.into() }
     }

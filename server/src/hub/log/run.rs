@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use throughline_protocol::limits::STREAM_CHUNK;
 
-use super::encoded::encode;
-use super::stats::Counters;
+use super::super::encoded::encode;
+use super::super::stats::Counters;
 use crate::engine::Publication;
 
 /// Without a hole between them.
