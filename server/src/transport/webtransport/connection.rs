@@ -95,6 +95,7 @@ async fn run(mut open: Box<Open>, shutdown: CancellationToken, tracker: TaskTrac
     let mut idle_since = Some(Instant::now());
     let mut timer = pin!(tokio::time::sleep(limits.linger));
     let mut closing = false;
+    let mut requests: u32 = 0;
     loop {
         idle_since = match idle_since {
             _ if site.table.is_active() => None,
@@ -119,6 +120,11 @@ async fn run(mut open: Box<Open>, shutdown: CancellationToken, tracker: TaskTrac
                         continue;
                     }
                     let Some(stopped) = site.table.take_stopped() else { continue };
+                    requests = requests.saturating_add(1);
+                    if requests == 2 {
+                        // A page that is loaded from here, or more sessions than one.
+                        site.conn.set_max_concurrent_bi_streams(limits.all_bidi_streams());
+                    }
                     // Counted here, so that the connection cannot look idle before the task has started.
                     let active = site.table.activate();
                     let request = Box::pin(request::serve(site.clone(), resolver, stopped));

@@ -20,14 +20,14 @@ pub(crate) struct Limits {
     /// The largest HTTP/3 frame other than DATA that is read, in bytes, and the largest field section
     /// after decompression. 16 KiB: what browsers send with cookies and a token, and what others cap at.
     pub(crate) max_field_section_size: usize,
-    /// Bidirectional streams that a client may have open: its requests, sessions and their streams
-    /// together. 16: each slot is preallocated by quinn; a browser queues what goes beyond.
+    /// Bidirectional streams that a client may have open from the start: its CONNECT request, and what comes right behind it. 8: quinn has a place ready
+    /// for each, used or not, which an idle session pays for. Whoever shows that it wants more is allowed `max_session_streams` besides.
     pub(crate) max_bidi_streams: u32,
-    /// Unidirectional streams that a client may have open; HTTP/3 itself takes three, and sessions none. 8: together with the others they fit into a table of half
-    /// the size.
+    /// Unidirectional streams that a client may have open; HTTP/3 itself takes three and may add one that means nothing, and sessions none. 6: with the others they
+    /// are 14, which is what fits into a table of 16 places.
     pub(crate) max_uni_streams: u32,
-    /// Bidirectional streams that a client may open beside those, once it has opened one in a session. 100: what a
-    /// session allows.
+    /// Bidirectional streams that a client may open beside those, once it has opened one in a session or made a second request. 100: what a session allows, and
+    /// what RFC 9114 recommends for requests.
     pub(crate) max_session_streams: u32,
     /// Unread bytes that one stream may hold. 256 KiB: 2.5 MB/s at 100 ms.
     pub(crate) stream_receive_window: u32,
@@ -77,6 +77,13 @@ pub(crate) struct Limits {
     pub(crate) mtu_discovery: bool,
 }
 
+impl Limits {
+    /// Bidirectional streams of a client that has shown that it uses them.
+    pub(super) fn all_bidi_streams(&self) -> quinn::VarInt {
+        self.max_bidi_streams.saturating_add(self.max_session_streams).into()
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -85,8 +92,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             headers_timeout: Duration::from_secs(10),
             max_field_section_size: 16 * 1024,
-            max_bidi_streams: 16,
-            max_uni_streams: 8,
+            max_bidi_streams: 8,
+            max_uni_streams: 6,
             max_session_streams: 100,
             stream_receive_window: 256 * 1024,
             receive_window: 1024 * 1024,

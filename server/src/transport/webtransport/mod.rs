@@ -4,7 +4,7 @@
 //! datagrams stay on [`quinn`] itself. `h3-quinn`, `h3-datagram` and `h3-webtransport` are
 //! deliberately absent: ARCHITECTURE.md says why.
 //!
-//! - [`endpoint`] admits connections, [`connection`] is the one task that each of them has;
+//! - [`endpoint`] admits connections, [`connection`] is the one task that each of them has; [`quic`] and [`crypto`] say how QUIC is set up;
 //! - [`adapter`] implements `h3::quic` over quinn, and tells the streams apart as they come in
 //!   ([`probe`]), caps what h3 would buffer ([`gate`]) and completes its SETTINGS ([`settings`]);
 //! - [`table`] knows the sessions of a connection and hands them their streams and datagrams;
@@ -17,6 +17,7 @@ mod adapter;
 mod capsule;
 mod codes;
 mod connection;
+mod crypto;
 mod datagram;
 mod endpoint;
 #[cfg(any(test, fuzzing))]

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, TransportConfig, VarInt, crypto::rustls::QuicServerConfig};
-use rustls::{CipherSuite, server::ResolvesServerCert};
+use rustls::server::ResolvesServerCert;
 use thiserror::Error;
 
-use super::limits::Limits;
+use super::{crypto, limits::Limits};
 
 /// The longest idle timeout that is asked for: far below what QUIC can express, and longer than anyone waits.
 const MAX_IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -35,11 +35,7 @@ pub(crate) fn quic_config(
     certificates: Arc<dyn ResolvesServerCert>,
     limits: &Limits,
 ) -> Result<quinn::ServerConfig, ConfigError> {
-    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-    // AES-128 first: its keys take half the memory of AES-256's, six of them per connection, and it is the
-    // fastest where AES instructions exist, as they do in nearly everything that runs a browser.
-    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(crypto::provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_cert_resolver(certificates);

@@ -142,9 +142,7 @@ impl WebTransport {
     /// Lets the client open as many bidirectional streams as [`Limits::max_session_streams`](super::Limits::max_session_streams) says, beside
     /// those that it may have anyway. Not before it needs them: quinn reserves room for each.
     pub(crate) fn allow_session_streams(&self) {
-        let limits = &self.table.limits;
-        let all = limits.max_bidi_streams.saturating_add(limits.max_session_streams);
-        self.conn.set_max_concurrent_bi_streams(all.into());
+        self.conn.set_max_concurrent_bi_streams(self.table.limits.all_bidi_streams());
     }
 
     /// Opens a unidirectional stream, as [`open_bi`](Self::open_bi) does a bidirectional one.

@@ -1,5 +1,7 @@
 //! Ordinary requests.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 #[tokio::test]
@@ -15,6 +17,22 @@ async fn eighty_requests_at_once_are_all_answered() {
     for request in requests {
         assert_eq!(request.await.expect("no panic"), (200, b"ok".to_vec()));
     }
+}
+
+#[tokio::test]
+async fn whoever_makes_a_second_request_may_have_many_at_a_time() {
+    let limits = Limits::default();
+    let most = limits.max_bidi_streams + limits.max_session_streams;
+    let server = Server::start(limits);
+    let client = Client::connect(&server).await;
+    let mut open = Vec::new();
+    for _ in 0..most {
+        // Each stays open.
+        let (send, mut recv) = soon(client.request(&plain("GET", "/endless"))).await;
+        assert_eq!(status(&mut recv).await, 200);
+        open.push((send, recv));
+    }
+    assert!(client.conn.open_bi().now_or_never().is_none(), "more than {most}");
 }
 
 #[tokio::test]
