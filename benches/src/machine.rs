@@ -12,6 +12,9 @@ use crate::results::Machine;
 /// Connections at one end, and some for files: 10,000 sessions of two connections each.
 const OPEN_FILES: u64 = 65_536;
 
+/// What a process opens besides sockets to its peers.
+const OTHER_FILES: u64 = 500;
+
 /// What the results say of it.
 pub(crate) fn describe() -> Machine {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
@@ -46,6 +49,12 @@ pub(crate) fn pin(core: usize) -> Result<(), Failure> {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).map_err(|error| format!("core {core}: {error}").into())
+}
+
+/// How many sockets a process may have here, with some files left for everything else.
+pub(crate) fn sockets() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    usize::try_from(limit.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX)
 }
 
 /// Lets this process, and those that it starts, have as many sockets as the workloads want.

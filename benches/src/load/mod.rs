@@ -27,9 +27,9 @@ use tokio_rustls::TlsConnector;
 
 use self::client::Target;
 use self::wire::Wire;
-use crate::Failure;
 use crate::catalogue::{Protocol, Transport};
 use crate::subject::{App, Subject};
+use crate::{Failure, machine};
 
 /// Runs a workload's clients on this thread, until `work` has ended, and at most for so long.
 pub(crate) fn block_on<T>(limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -54,6 +54,15 @@ pub(crate) fn wire(protocol: Protocol, app: App, number: usize) -> Result<Box<dy
         }
         other => return Err(format!("{} has no wire over TCP", other.name()).into()),
     })
+}
+
+/// As many clients as were asked for, or as this machine lets a process have connections for: some clients have two.
+pub(crate) fn clients_at_most(wanted: usize, protocol: Protocol) -> usize {
+    let lanes = match protocol {
+        Protocol::Throughline(Transport::Sse | Transport::Poll) => 2,
+        _ => 1,
+    };
+    wanted.min(machine::sockets() / lanes)
 }
 
 /// The same for who publishes to subscribers of that protocol, which may have one direction only.

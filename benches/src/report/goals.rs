@@ -313,7 +313,7 @@ pub(super) const GOALS: &[Goal] = &[
     Goal {
         id: "G9",
         title: "A storm of reconnecting clients",
-        workload: "10,000 sessions lose their links at the same moment, and all come back.",
+        workload: "10,000 sessions (5,000 over TLS) lose their links at the same moment, and all come back.",
         takes: "sessions that outlive their connections: of the peers, Socket.IO with its recovery",
         measures: &[less("seconds")],
         claims: &[

@@ -100,15 +100,16 @@ impl Idle {
             Below::Quic => Crowd::over_quic(subject, protocol)?,
             Below::Tcp | Below::Tls => Crowd::over_tcp(subject, protocol, self.below == Below::Tls)?,
         };
+        let sessions = load::clients_at_most(FIRST + self.sessions, protocol) - FIRST;
         crowd.grow_by(FIRST).await?;
         let before = settle::resident_bytes(subject, self.patience).await?;
-        crowd.grow_by(self.sessions).await?;
+        crowd.grow_by(sessions).await?;
         let after = settle::resident_bytes(subject, self.patience).await?;
-        let expected = (FIRST + self.sessions) as u64;
+        let expected = (FIRST + sessions) as u64;
         let counts = Counts::new(expected, expected, crowd.alive() as u64);
         let mut measured = Measured { counts, ..Measured::default() };
         let grown = after.saturating_sub(before) as f64;
-        measured.set("resident_bytes_per_session", grown / self.sessions as f64);
+        measured.set("resident_bytes_per_session", grown / sessions as f64);
         Ok(measured)
     }
 }
