@@ -19,11 +19,11 @@ use super::topic::{End, Opening, Topic, Unsent};
 use crate::config::Slow;
 use crate::engine::{History, Publication};
 use crate::session::flusher::Turn;
-pub(super) use shard::{Delivery, Need, Piece};
 use shard::Shard;
+pub(super) use shard::{Delivery, Need, Piece};
 
 /// Subscribers of the first shard, from which on there are others: to write to so many takes milliseconds, and one thread.
-const FIRST: usize = 512;
+const FIRST: usize = if cfg!(test) { 4 } else { 512 };
 
 /// The subscribers of a log.
 pub(super) struct Log {
@@ -55,7 +55,12 @@ impl Log {
     }
 
     pub(super) fn subscribers(&self) -> usize {
-        self.shards().map(Shard::subscribers).sum()
+        self.sizes().sum()
+    }
+
+    /// The subscribers of each shard.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.shards().map(Shard::subscribers)
     }
 
     /// The position of the newest publication, and what comes after it.

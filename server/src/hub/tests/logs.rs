@@ -369,3 +369,43 @@ async fn or_its_subscription_ends() {
     pair.subscribe(&stage, "a", Some(last));
     assert_eq!(short(&pair.hear().await), ["2 subscribed at 100"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn many_subscribers_are_in_shards_and_each_gets_everything_once_and_in_order() {
+    const COUNT: u64 = 200;
+    let stage = Stage::new(Namespace { history_count: 500, ..Namespace::default() });
+    let mut pairs: Vec<Pair> = (1..=20).map(Pair::new).collect();
+    for pair in &mut pairs {
+        pair.subscribe(&stage, "a", None);
+        pair.hear_until(|heard| heard.contains(&"1 subscribed at 0".to_owned())).await;
+    }
+    let topic = Arc::clone(&stage.hub.0.topics.read()["a"]);
+    let Body::Log(log) = &topic.body else { panic!("it is a log") };
+    let held: Vec<usize> = log.sizes().collect();
+    assert_eq!((held.len(), held.iter().sum()), (3, 20));
+    assert!(held.iter().all(|subscribers| *subscribers >= 4), "{held:?}");
+
+    // Some leave meanwhile, of each shard; somebody comes.
+    let mut late = Pair::new(21);
+    for number in 1..=COUNT {
+        stage.publish("a", 1).await;
+        if number == COUNT / 2 {
+            for pair in pairs.drain(..8) {
+                pair.end(&stage);
+            }
+            late.subscribe(&stage, "a", None);
+            assert_eq!(late.hear_until(|heard| !heard.is_empty()).await, ["1 subscribed at 100"]);
+        }
+    }
+    for pair in &mut pairs {
+        let heard = pair.hear_until(|heard| heard.last() == Some(&COUNT.to_string())).await;
+        assert_eq!(heard, offsets(1..=COUNT));
+    }
+    let heard = late.hear_until(|heard| heard.last() == Some(&COUNT.to_string())).await;
+    assert_eq!(heard, offsets(COUNT / 2 + 1..=COUNT));
+    assert_eq!(log.subscribers(), 13);
+    for pair in pairs.iter().chain([&late]) {
+        pair.end(&stage);
+    }
+    assert_eq!(stage.held(), [0, 0, 0]);
+}

@@ -273,6 +273,23 @@ impl Pair {
         heard
     }
 
+    /// What the client hears until it is enough: for runtimes with several threads.
+    async fn hear_until(&mut self, is_enough: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let mut heard = Vec::new();
+        let listen = async {
+            while !is_enough(&heard) {
+                self.talk();
+                let bodies = std::iter::from_fn(|| self.client.poll_channel());
+                let messages: Vec<_> = bodies.map(|body| channel::decode(body).expect("it is well-formed")).collect();
+                heard.extend(short(&messages));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), listen).await.is_ok();
+        assert!(in_time, "it does not come: {heard:?}");
+        heard
+    }
+
     /// The same, as [`short`] says it.
     async fn hears(&mut self) -> Vec<String> {
         short(&self.hear().await)
