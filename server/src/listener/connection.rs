@@ -30,6 +30,7 @@ use tower::ServiceExt as _;
 use super::line::{Line, Wish, can_be_taken, repeated};
 use super::{Options, preface, tune};
 use crate::socket::takeover::{Offer, Origin, Taken, Takeover};
+use crate::socket::tcp::Tcp;
 use crate::socket::unwritten::Unwritten;
 use crate::socket::{Lent, Socket};
 
@@ -111,6 +112,7 @@ impl Serving {
         if let Err(error) = tune(&stream) {
             tracing::debug!(%peer, %error, "TCP options could not be set");
         }
+        let stream = Tcp::from(stream);
         let Some(acceptor) = &self.tls else {
             let mut socket = Socket::plain(stream, slot);
             return match self.first_bytes(&mut socket, peer).await {

@@ -5,6 +5,7 @@
 //! waker, and nothing of hyper's.
 
 pub(crate) mod takeover;
+pub(crate) mod tcp;
 pub(crate) mod unwritten;
 
 use std::io::{self, IoSlice};
@@ -18,9 +19,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
+
+use tcp::Tcp;
 
 /// Read at once, at most, in bytes. It lies on the stack: an idle socket has no buffer.
 pub(crate) const READ: usize = 16 * 1024;
@@ -37,19 +39,19 @@ pub(crate) struct Socket {
 
 #[derive(Debug)]
 enum Stream {
-    Plain(TcpStream),
+    Plain(Tcp),
     /// Boxed: a TLS connection is a kilobyte of state that a plain one should not carry.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
     /// Somebody else's server, or a stream of HTTP/2.
     Upgraded(Box<TokioIo<Upgraded>>),
 }
 
 impl Socket {
-    pub(crate) fn plain(stream: TcpStream, slot: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn plain(stream: Tcp, slot: OwnedSemaphorePermit) -> Self {
         Self { stream: Stream::Plain(stream), early: Bytes::new(), _slot: Some(slot) }
     }
 
-    pub(crate) fn tls(stream: TlsStream<TcpStream>, slot: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn tls(stream: TlsStream<Tcp>, slot: OwnedSemaphorePermit) -> Self {
         Self { stream: Stream::Tls(Box::new(stream)), early: Bytes::new(), _slot: Some(slot) }
     }
 
