@@ -234,8 +234,8 @@ fn named(row: &Row) -> String {
     }
 }
 
-/// How busy both ends were: it is in the results for those who doubt them.
-const BESIDE_THE_POINT: [&str; 2] = ["cpu_share", "load_cpu_share"];
+/// How busy both ends were, and whether the load generator could not keep up: it is in the results for those who doubt them.
+const BESIDE_THE_POINT: [&str; 3] = ["cpu_share", "load_cpu_share", "load_late_us"];
 
 /// The one that the table is about first, then the others by name; what was nothing with all of them is left out.
 fn columns<'a>(main: Option<Measure>, rows: &[&'a Row]) -> Vec<&'a str> {
