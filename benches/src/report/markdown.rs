@@ -194,7 +194,7 @@ fn table(out: &mut String, goal: &Goal, rows: &[&Row]) -> fmt::Result {
     }
     writeln!(
         out,
-        " lost |\n|---|{}---|",
+        " missing |\n|---|{}---|",
         "---:|".repeat(columns.len() + usize::from(limit.is_some()) + usize::from(ours.is_some()))
     )?;
     for row in sorted(rows, main) {

@@ -169,7 +169,7 @@ async fn watch(subject: &Subject, protocol: Protocol, window: Duration) -> Resul
         arrived += seen.arrived;
     }
     // What did not arrive was lost, or was replaced by something newer: `on_screen` says what that is worth.
-    let mut measured = Measured { counts: Counts::new(expected, arrived, arrived), ..Measured::default() };
+    let mut measured = Measured { counts: Counts::new(expected, expected, arrived), ..Measured::default() };
     measured.set_latencies(&ages);
     measured.set("states_per_second", arrived as f64 / SESSIONS as f64 / window.as_secs_f64());
     measured.set("on_screen_p50_us", on_screen.value_at_quantile(0.5) as f64);
