@@ -108,8 +108,9 @@ impl Listener {
         let linger = options.linger;
         let slots = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
         let is_tls = options.tls.is_some();
-        let serving = Arc::new(Serving::new(router, options, stop.clone()));
-        let _cut = serving.cut.clone().drop_guard();
+        let stopping = stop.child_token();
+        let serving = Arc::new(Serving::new(router, options, stopping.clone()));
+        let _cut = (serving.cut.clone().drop_guard(), stopping.drop_guard());
         let mut pause = ACCEPT_PAUSE;
         let mut was_full = false;
         loop {

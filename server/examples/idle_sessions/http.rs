@@ -37,6 +37,9 @@ impl Http {
         self.io.write_all(&request).await?;
         let end = self.find(b"\r\n\r\n").await?;
         let head = self.input.split_to(end + 4);
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
         let mut lines = std::str::from_utf8(&head)?.split("\r\n");
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).ok_or("no status")?.parse()?;
         let mut read = Head { status, length: None, chunked: false };
@@ -119,9 +122,42 @@ pub(crate) fn link_headers(welcome: &Welcome) -> String {
     format!("throughline-session: {session}\r\nthroughline-key: {key}\r\nthroughline-link: {link}\r\n")
 }
 
-/// Sends a packet by a POST on a connection of its own, as one that waits in a browser's pool would be closed until the next is due.
-pub(crate) async fn post(server: &Server, session: usize, names: &str, packet: &[u8]) -> Result<(), Failure> {
-    let mut http = Http::connect(server, session).await?;
-    let head = http.ask("POST /rt/send", &format!("{names}connection: close\r\n"), packet).await?;
-    if head.status == 204 { Ok(()) } else { Err(format!("a POST was answered {}", head.status).into()) }
+/// The POSTs of one session. They have a connection, which is kept for the next one, as browsers do.
+pub(crate) struct Posts {
+    server: Server,
+    session: usize,
+    names: String,
+    connection: Option<Http>,
+}
+
+impl Posts {
+    pub(crate) fn new(server: &Server, session: usize, names: String) -> Self {
+        Self { server: server.clone(), session, names, connection: None }
+    }
+
+    /// What the server knows the link by.
+    pub(crate) fn names(&self) -> &str {
+        &self.names
+    }
+
+    /// Sends a packet. On a connection that the server has closed meanwhile nothing comes back; then it is sent once more, on another.
+    pub(crate) async fn send(&mut self, packet: &[u8]) -> Result<(), Failure> {
+        let line = format!("POST {}/send", self.server.base);
+        let kept = self.connection.take();
+        let is_kept = kept.is_some();
+        let mut http = match kept {
+            Some(http) => http,
+            None => Http::connect(&self.server, self.session).await?,
+        };
+        let status = match http.ask(&line, &self.names, packet).await {
+            Ok(head) => head.status,
+            Err(_) if is_kept => {
+                http = Http::connect(&self.server, self.session).await?;
+                http.ask(&line, &self.names, packet).await?.status
+            }
+            Err(error) => return Err(error),
+        };
+        self.connection = Some(http);
+        if status == 204 { Ok(()) } else { Err(format!("a POST was answered {status}").into()) }
+    }
 }

@@ -31,10 +31,10 @@ pub(crate) enum Opener {
 }
 
 impl Opener {
-    pub(crate) fn new(transport: Kind, address: SocketAddr, tls: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(transport: Kind, address: SocketAddr, base: &str, tls: bool) -> Result<Self, Failure> {
         Ok(match transport {
-            Kind::WebTransport => Self::WebTransport(webtransport::Server::new(address)?),
-            _ => Self::Tcp(transport, Server::new(address, tls)?),
+            Kind::WebTransport => Self::WebTransport(webtransport::Server::new(address, base)?),
+            _ => Self::Tcp(transport, Server::new(address, base, tls)?),
         })
     }
 

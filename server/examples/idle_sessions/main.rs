@@ -1,7 +1,7 @@
 //! Opens sessions that say nothing but what keeps them alive, and holds them: what a server needs for each can then be read off its memory.
 //! `tests/memory.test.mjs` does that.
 //!
-//! `idle_sessions ADDRESS COUNT --transport NAME [--tls]` opens them one connection each, as browsers do, prints
+//! `idle_sessions ADDRESS COUNT --transport NAME [--tls]` opens them with connections of their own, as browsers do, prints
 //! `{"event":"open","sessions":COUNT}`, and ends them when its standard input ends. `ADDRESS` is the server's for that transport: UDP for
 //! webtransport, TCP for the others. Takes any certificate: it is for a server on this machine.
 
@@ -37,6 +37,9 @@ struct Arguments {
     /// What carries them
     #[arg(long, value_enum, default_value = "webtransport")]
     transport: Kind,
+    /// Below which the server's routes are
+    #[arg(long, default_value = "/rt")]
+    base: String,
     /// TLS on TCP
     #[arg(long)]
     tls: bool,
@@ -44,9 +47,9 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let Arguments { address, count, transport, tls } = Arguments::parse();
+    let Arguments { address, count, transport, base, tls } = Arguments::parse();
     raise_open_files();
-    let opener = Arc::new(Opener::new(transport, address, tls)?);
+    let opener = Arc::new(Opener::new(transport, address, &base, tls)?);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     let mut opening = JoinSet::new();
     for number in 0..count {

@@ -2,24 +2,25 @@
 
 use throughline_protocol::Decoder;
 
-use crate::http::{Http, link_headers, post};
+use crate::http::{Http, Posts, link_headers};
 use crate::idle::{Failure, Holding, answer, first_ping, welcome};
 use crate::tcp::Server;
 
 pub(crate) async fn open(server: &Server, number: usize) -> Result<Holding, Failure> {
     let mut http = Http::connect(server, number).await?;
-    let head = http.ask("GET /rt/poll", "throughline-version: 1\r\n", b"").await?;
+    let head = http.ask(&format!("GET {}/poll", server.base), "throughline-version: 1\r\n", b"").await?;
     if head.status != 200 {
         return Err(format!("the server answered {}", head.status).into());
     }
     let mut decoder = Decoder::new();
     decoder.push(http.body(&head).await?);
     let names = link_headers(&welcome(&mut decoder)?.ok_or("no WELCOME")?);
-    post(server, number, &names, &first_ping()).await?;
-    let server = server.clone();
+    let mut posts = Posts::new(server, number, names);
+    posts.send(&first_ping()).await?;
+    let again = format!("GET {}/poll", server.base);
     Ok(Box::pin(async move {
         loop {
-            let head = http.ask("GET /rt/poll", &names, b"").await?;
+            let head = http.ask(&again, posts.names(), b"").await?;
             let packet = http.body(&head).await?;
             match head.status {
                 200 => {
@@ -27,7 +28,7 @@ pub(crate) async fn open(server: &Server, number: usize) -> Result<Holding, Fail
                     decoder.push(packet);
                     let said = answer(&mut decoder)?;
                     if !said.is_empty() {
-                        post(&server, number, &names, &said).await?;
+                        posts.send(&said).await?;
                     }
                 }
                 204 => {}

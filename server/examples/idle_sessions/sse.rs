@@ -5,26 +5,26 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::BytesMut;
 use throughline_protocol::Decoder;
 
-use crate::http::{Head, Http, link_headers, post};
+use crate::http::{Head, Http, Posts, link_headers};
 use crate::idle::{Failure, Holding, answer, first_ping, welcome};
 use crate::tcp::Server;
 
 pub(crate) async fn open(server: &Server, number: usize) -> Result<Holding, Failure> {
     let mut http = Http::connect(server, number).await?;
-    let head = http.ask("GET /rt/sse", "throughline-version: 1\r\n", b"").await?;
+    let head = http.ask(&format!("GET {}/sse", server.base), "throughline-version: 1\r\n", b"").await?;
     if head.status != 200 {
         return Err(format!("the server answered {}", head.status).into());
     }
     let mut events = Events { http, head, text: BytesMut::new() };
     let mut decoder = events.next().await?;
     let names = link_headers(&welcome(&mut decoder)?.ok_or("no WELCOME")?);
-    post(server, number, &names, &first_ping()).await?;
-    let server = server.clone();
+    let mut posts = Posts::new(server, number, names);
+    posts.send(&first_ping()).await?;
     Ok(Box::pin(async move {
         loop {
             let said = answer(&mut events.next().await?)?;
             if !said.is_empty() {
-                post(&server, number, &names, &said).await?;
+                posts.send(&said).await?;
             }
         }
     }))

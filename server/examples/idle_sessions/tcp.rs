@@ -22,13 +22,15 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// Below which its routes are.
+    pub(crate) base: Arc<str>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Server {
-    pub(crate) fn new(address: SocketAddr, tls: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(address: SocketAddr, base: &str, tls: bool) -> Result<Self, Failure> {
         let tls = if tls { Some(Arc::new(trust::tls_config(b"http/1.1")?)) } else { None };
-        Ok(Self { address, tls })
+        Ok(Self { address, base: base.into(), tls })
     }
 
     /// A connection of the session with this number. A server on the loopback sees many addresses, so that ports suffice.

@@ -13,7 +13,7 @@ use crate::tcp::Server;
 const READ_BUFFER: usize = 512;
 
 pub(crate) async fn open(server: &Server, number: usize) -> Result<Holding, Failure> {
-    let mut request = format!("ws://{}/rt/websocket", server.address).into_client_request()?;
+    let mut request = format!("ws://{}{}/websocket", server.address, server.base).into_client_request()?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("throughline.v1"));
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0);
     let io = server.connect(number).await?;

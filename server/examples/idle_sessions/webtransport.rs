@@ -18,19 +18,20 @@ const READ_CHUNK: usize = 4_096;
 /// Where to connect, and from where.
 pub(crate) struct Server {
     address: SocketAddr,
+    url: String,
     endpoint: quinn::Endpoint,
 }
 
 impl Server {
-    pub(crate) fn new(address: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) fn new(address: SocketAddr, base: &str) -> Result<Self, Failure> {
         let mut endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into())?;
         endpoint.set_default_client_config(trust::client_config()?);
-        Ok(Self { address, endpoint })
+        Ok(Self { address, url: format!("https://{address}{base}/webtransport?v=1"), endpoint })
     }
 }
 
 pub(crate) async fn open(server: &Server) -> Result<Holding, Failure> {
-    let Server { address, endpoint } = server;
+    let Server { address, url, endpoint } = server;
     let connection = endpoint.connect(*address, "localhost")?.await?;
     // h3's driver would take the server's link stream for a mistake. It is kept, and never polled.
     let (driver, mut requests) = h3::client::builder()
@@ -39,11 +40,8 @@ pub(crate) async fn open(server: &Server) -> Result<Holding, Failure> {
         .send_grease(false)
         .build::<_, _, Bytes>(h3_quinn::Connection::new(connection.clone()))
         .await?;
-    let request = Request::builder()
-        .method(Method::CONNECT)
-        .uri(format!("https://{address}/rt/webtransport?v=1"))
-        .extension(h3::ext::Protocol::WEB_TRANSPORT)
-        .body(())?;
+    let request =
+        Request::builder().method(Method::CONNECT).uri(url).extension(h3::ext::Protocol::WEB_TRANSPORT).body(())?;
     let mut stream = requests.send_request(request).await?;
     let status = stream.recv_response().await?.status();
     if status != StatusCode::OK {

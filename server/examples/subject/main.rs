@@ -141,9 +141,15 @@ fn remember(query: Option<&str>) -> Identity {
 }
 
 async fn run(app: App, session: Session, sessions: Arc<Clock>, arena: Option<Arena>) {
-    if let Some(arena) = arena {
-        return arena.play(session).await;
+    // Boxed: whoever only waits need not have room for what others do.
+    match arena {
+        Some(arena) => Box::pin(arena.play(session)).await,
+        None if matches!(app, App::Idle) => while session.recv().await.is_some() {},
+        None => Box::pin(work(app, session, sessions)).await,
     }
+}
+
+async fn work(app: App, session: Session, sessions: Arc<Clock>) {
     let asked = || serde_json::from_value(session.identity().claims.clone()).ok();
     let _seat = match app {
         App::State => Some(sessions.states(asked().unwrap_or(Rate::STATE), &session)),

@@ -11,11 +11,12 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::{ConnectInfo, OriginalUri};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, CatchUnwind};
 use http::{HeaderMap, StatusCode, Uri, request};
 use ipnet::IpNet;
 use throughline_protocol::{Close, Code, Machine, ResumeKey, SessionId, machine};
 use tokio::sync::watch;
+use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -293,17 +294,23 @@ impl Gateway {
         let user = identity.user.as_deref();
         tracing::info!(session = %id, %transport, remote, user, "session opened");
         self.applications.clone().spawn(async move {
-            let failed = || Close::protocol(Code::InternalError, "the server's application failed");
-            // The call itself is caught as well: in the driver's task it would take the session along.
-            let called = catch_unwind(AssertUnwindSafe(|| (self.on_session)(Session::new(Arc::clone(&shared)))));
-            let Ok(running) = called else { return shared.close(failed()) };
-            let mut running = AssertUnwindSafe(running).catch_unwind();
-            let result = tokio::select! {
-                result = &mut running => result,
-                () = self.ended.cancelled() => return,
+            // Nothing is kept here that is not needed: there is one such task for each session.
+            let close = match self.call_application(&shared) {
+                Some(running) => match running.with_cancellation_token(&self.ended).await {
+                    Some(Ok(())) => Close::protocol(Code::Normal, ""),
+                    Some(Err(_)) => application_failed(),
+                    None => return,
+                },
+                None => application_failed(),
             };
-            shared.close(result.map_or_else(|_| failed(), |()| Close::protocol(Code::Normal, "")));
+            shared.close(close);
         });
+    }
+
+    /// The application's future, whose panics are caught. The call itself is caught as well: `None` when it failed.
+    fn call_application(&self, shared: &Arc<Shared>) -> Option<CatchUnwind<AssertUnwindSafe<BoxFuture<'static, ()>>>> {
+        let called = catch_unwind(AssertUnwindSafe(|| (self.on_session)(Session::new(Arc::clone(shared)))));
+        Some(AssertUnwindSafe(called.ok()?).catch_unwind())
     }
 
     /// Refuses new sessions from now on, and asks the clients of those that are there to leave, each after a delay of its own within `spread`.
@@ -351,6 +358,10 @@ pub(crate) fn random_below(bound: u64) -> u64 {
 /// Routers strip what they are nested under.
 fn original_uri(parts: &request::Parts) -> &Uri {
     parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |OriginalUri(uri)| uri)
+}
+
+fn application_failed() -> Close {
+    Close::protocol(Code::InternalError, "the server's application failed")
 }
 
 fn shutting_down() -> Close {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use http::{Request, Response, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -21,13 +22,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, timeout};
+use tokio::time::error::Elapsed;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::line::{Line, Wish, can_be_taken, repeated};
+use super::line::{Answer, Line, UnderWay, Wish, can_be_taken, repeated};
 use super::{Options, preface, tune};
 use crate::socket::takeover::{Offer, Origin, Taken, Takeover};
 use crate::socket::tcp::Tcp;
@@ -65,13 +68,32 @@ pub(super) struct Serving {
     tls: Option<TlsAcceptor>,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
-    /// No further requests.
+    /// No further requests. Also when everything is cut.
     stop: CancellationToken,
     /// No further anything.
     pub(super) cut: CancellationToken,
     pub(super) connections: TaskTracker,
     /// Connections come back from wherever their session is dropped.
     runtime: Handle,
+}
+
+/// What a request begins with, if it came in time.
+type Begins<T> = Result<io::Result<T>, Elapsed>;
+
+/// The same; `None` when the connection ends here.
+fn begun<T>(begins: Option<Begins<T>>, peer: SocketAddr) -> Option<T> {
+    match begins? {
+        Ok(Ok(begins)) => return Some(begins),
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "TCP connection failed"),
+        Err(_) => tracing::debug!(%peer, "no request came"),
+    }
+    None
+}
+
+/// A connection that waits for its next request. In a box of its own, since an `async fn` has room for its arguments twice.
+struct Waiting {
+    socket: Socket,
+    peer: SocketAddr,
 }
 
 impl Serving {
@@ -99,67 +121,93 @@ impl Serving {
 
     /// Begins with a connection.
     pub(super) fn accept(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
-        self.spawn(self.clone().connection(stream, peer, slot));
+        self.spawn(self.clone().begin(stream, peer, slot));
     }
 
-    fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
-        let connection = async move { cut.run_until_cancelled_owned(connection).await.unwrap_or_default() };
+    /// Speaks HTTP/1.1 on the connection that comes of this, if one does.
+    fn spawn(self: &Arc<Self>, begins: impl Future<Output = Option<Box<Waiting>>> + Send + 'static) {
+        // Boxed, so that its kilobytes do not stay with the connection for life.
+        let (this, begins) = (self.clone(), Box::pin(begins.with_cancellation_token_owned(self.cut.clone())));
+        let connection = async move {
+            if let Some(Some(waiting)) = begins.await {
+                this.requests(waiting).await;
+            }
+        };
         self.connections.spawn_on(connection, &self.runtime);
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: OwnedSemaphorePermit) {
+    /// Finds out what is spoken on a connection. HTTP/2 is spoken here.
+    async fn begin(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        slot: OwnedSemaphorePermit,
+    ) -> Option<Box<Waiting>> {
         if let Err(error) = tune(&stream) {
             tracing::debug!(%peer, %error, "TCP options could not be set");
         }
         let stream = Tcp::from(stream);
-        let Some(acceptor) = &self.tls else {
-            let mut socket = Socket::plain(stream, slot);
-            return match self.first_bytes(&mut socket, peer).await {
-                Some(true) => self.http2(socket, peer).await,
-                Some(false) => self.http1(socket, peer).await,
-                None => {}
-            };
-        };
-        // Boxed, so that its kilobytes do not stay with the connection for life.
-        let handshake = Box::pin(acceptor.accept(stream));
-        match timeout(self.options.tls_handshake_timeout, handshake).await {
-            // Without ALPN it is HTTP/1.1 (RFC 9113, section 3.2).
-            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                self.http2(Socket::tls(stream, slot), peer).await;
+        let (socket, is_http2) = match &self.tls {
+            None => {
+                let mut socket = Socket::plain(stream, slot);
+                let begins = self.in_time(preface::begins_with_it(&mut socket)).await;
+                (socket, begun(begins, peer)??)
             }
-            Ok(Ok(stream)) => self.http1(Socket::tls(stream, slot), peer).await,
-            Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
-            Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
+            Some(acceptor) => match timeout(self.options.tls_handshake_timeout, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    // Without ALPN it is HTTP/1.1 (RFC 9113, section 3.2).
+                    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    (Socket::tls(stream, slot), is_http2)
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "TLS handshake failed");
+                    return None;
+                }
+                Err(_) => {
+                    tracing::debug!(%peer, "TLS handshake timed out");
+                    return None;
+                }
+            },
+        };
+        if is_http2 {
+            self.http2(socket, peer).await;
+            return None;
+        }
+        Some(Box::new(Waiting { socket, peer }))
+    }
+
+    /// HTTP/1.1: one request after the other. A connection that waits for its next one is a socket and nothing else: hyper's buffers come when there is something
+    /// to read, and go when it is answered.
+    async fn requests(self: Arc<Self>, mut waiting: Box<Waiting>) {
+        loop {
+            let begins = self.in_time(poll_fn(|cx| waiting.socket.poll_awake(cx))).await;
+            if begun(begins, waiting.peer).is_none() {
+                return;
+            }
+            waiting = match Box::pin(self.clone().http1(waiting)).await {
+                Some(again) => again,
+                None => return,
+            };
         }
     }
 
-    /// Waits for what a connection begins with: whether that is HTTP/2. `None` when it ends here.
-    async fn first_bytes(&self, socket: &mut Socket, peer: SocketAddr) -> Option<bool> {
-        tokio::select! {
-            begins = timeout(self.options.header_read_timeout, preface::begins_with_it(socket)) => match begins {
-                Ok(Ok(is_http2)) => is_http2,
-                Ok(Err(error)) => {
-                    tracing::debug!(%peer, %error, "TCP connection failed");
-                    None
-                }
-                Err(_) => {
-                    tracing::debug!(%peer, "no request came");
-                    None
-                }
-            },
-            () = self.stop.cancelled() => None,
-        }
+    /// Waits for what a request begins with: for as long as it may take, and as long as requests are answered.
+    fn in_time<T>(&self, begins: impl Future<Output = io::Result<T>>) -> impl Future<Output = Option<Begins<T>>> {
+        timeout(self.options.header_read_timeout, begins).with_cancellation_token(&self.stop)
     }
 
     async fn http2(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
         let line = Arc::new(Line::default());
         let http = pin!(self.http2.serve_connection(TokioIo::new(socket), self.service(&line, peer)));
-        self.drive(http, |http| http.graceful_shutdown(), peer, &line).await;
+        // hyper has no clock for a connection without requests here, as it has in HTTP/1.1.
+        let silence = Box::pin(sleep(self.options.header_read_timeout));
+        self.drive(http, |http| http.graceful_shutdown(), peer, &line, Some(silence)).await;
     }
 
-    /// HTTP/1.1, whose requests may be answered by taking the connection.
-    async fn http1(self: Arc<Self>, socket: Socket, peer: SocketAddr) {
+    /// Answers a request, and those that were sent ahead behind it. Returns the connection when it waits for the next one; not if it has ended, or if somebody has taken
+    /// it for an answer.
+    async fn http1(self: Arc<Self>, waiting: Box<Waiting>) -> Option<Box<Waiting>> {
+        let Waiting { socket, peer } = *waiting;
         let line = Arc::new(Line::default());
         let service = {
             let (this, line) = (self.clone(), line.clone());
@@ -168,37 +216,48 @@ impl Serving {
                 // One with a body is answered as if it had not asked for an upgrade: hyper may have read some of it.
                 if request.extensions_mut().remove::<OnUpgrade>().is_some() && request.body().is_end_stream() {
                     line.wish(Wish::Upgrade(repeated(&request)));
-                    return Either::Left(pending::<Result<_, Infallible>>());
+                    return pending().boxed();
                 }
                 if can_be_taken(&request) {
                     request.extensions_mut().insert(Offer);
                 }
                 let (answer, line) = (this.answer(request, peer), line.clone());
-                Either::Right(async move {
+                let under_way = UnderWay::new(&line);
+                let answer = async move {
                     let mut response = answer.await?;
                     if let Some(takeover) = response.extensions_mut().remove::<Takeover>() {
                         line.wish(Wish::Take(takeover, response.into_parts().0.headers));
                         return pending().await;
                     }
-                    Ok(response)
-                })
+                    Ok(response.map(|body| Answer { body, _under_way: under_way }))
+                };
+                answer.boxed() as BoxFuture<'static, Result<_, Infallible>>
             })
         };
         let io = TokioIo::new(Lent::new(socket, line.blocked()));
         let mut http = self.http1.serve_connection(io, service);
-        let wish = self.drive(Pin::new(&mut http), |http| http.graceful_shutdown(), peer, &line).await;
-        let Some(wish) = wish else { return };
+        let wish = self.drive(Pin::new(&mut http), |http| http.graceful_shutdown(), peer, &line, None).await?;
+        if matches!(wish, Wish::Rest) {
+            // It stops at once, unless somebody still reads the body of a request that is answered: then that was the last one.
+            Pin::new(&mut http).graceful_shutdown();
+            if poll_fn(|cx| Poll::Ready(http.poll_without_shutdown(cx).is_pending())).await {
+                self.cut.run_until_cancelled(&mut http).await;
+                return None;
+            }
+        }
         let parts = http.into_parts();
         let mut socket = parts.io.into_inner().into_socket();
         socket.rewind(parts.read_buf);
         drop(parts.service);
         match wish {
+            Wish::Rest => return Some(Box::new(Waiting { socket, peer })),
             Wish::Take(takeover, headers) => takeover.complete(Taken::new(socket, &headers, peer, self)),
             Wish::Upgrade(head) => {
                 socket.rewind(head);
                 self.with_upgrades(socket, peer).await;
             }
         }
+        None
     }
 
     /// HTTP/1.1 as hyper does it when requests may become something else: then it does not give the connection back before they do. So a request for an upgrade is
@@ -207,7 +266,7 @@ impl Serving {
         let line = Arc::new(Line::default());
         let io = TokioIo::new(Lent::new(socket, line.blocked()));
         let http = pin!(self.http1.serve_connection(io, self.service(&line, peer)).with_upgrades());
-        self.drive(http, |http| http.graceful_shutdown(), peer, &line).await;
+        self.drive(http, |http| http.graceful_shutdown(), peer, &line, None).await;
     }
 
     /// Answers every request as the application does.
@@ -248,9 +307,8 @@ impl Serving {
         shut_down: impl Fn(Pin<&mut H>),
         peer: SocketAddr,
         line: &Line,
+        mut silence: Option<Pin<Box<Sleep>>>,
     ) -> Option<Wish> {
-        // hyper starts its own clock with the first byte in HTTP/1.1, and has none in HTTP/2.
-        let mut silence = Some(Box::pin(sleep(self.options.header_read_timeout)));
         let mut is_stopping = false;
         loop {
             let served = poll_fn(|cx| match http.as_mut().poll(cx) {
@@ -258,6 +316,7 @@ impl Serving {
                 Poll::Pending => line.take_wish().map_or(Poll::Pending, |wish| Poll::Ready(Ok(Some(wish)))),
             });
             tokio::select! {
+                () = self.cut.cancelled(), if is_stopping => return None,
                 result = served => return result.unwrap_or_else(|error| {
                     tracing::debug!(%peer, %error, "HTTP connection failed");
                     None
@@ -280,15 +339,10 @@ impl Serving {
 
 impl Origin for Serving {
     fn resume(self: Arc<Self>, mut socket: Socket, peer: SocketAddr, mut unwritten: Unwritten) {
-        let this = self.clone();
         self.spawn(async move {
             let rest = poll_fn(|cx| unwritten.poll_write(&mut socket, cx));
-            if let Ok(Ok(())) = timeout(REST_TIMEOUT, rest).await
-                // hyper comes when there is something to read: its buffers do not wait for it.
-                && this.first_bytes(&mut socket, peer).await.is_some()
-            {
-                this.http1(socket, peer).await;
-            }
+            let is_written = matches!(timeout(REST_TIMEOUT, rest).await, Ok(Ok(())));
+            is_written.then(|| Box::new(Waiting { socket, peer }))
         });
     }
 }

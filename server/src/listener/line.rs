@@ -1,11 +1,13 @@
 //! What the two ends of a connection have to tell each other past hyper: its service, and whoever drives it.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version, header};
-use hyper::body::Body;
+use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::socket::takeover::Takeover;
@@ -17,6 +19,9 @@ pub(super) struct Line {
     spoken: AtomicBool,
     /// hyper has something to write that the socket does not take.
     blocked: Arc<AtomicBool>,
+    /// Requests whose answers hyper does not have whole yet, and whether it had one whole.
+    under_way: AtomicUsize,
+    has_answered: AtomicBool,
     wish: Mutex<Option<Wish>>,
 }
 
@@ -26,6 +31,51 @@ pub(super) enum Wish {
     Take(Takeover, HeaderMap),
     /// To be served where it can be upgraded. These are the bytes of the request's head.
     Upgrade(Bytes),
+    /// Nothing: all requests are answered.
+    Rest,
+}
+
+/// A request that is not answered yet, as long as this.
+pub(super) struct UnderWay(Arc<Line>);
+
+impl UnderWay {
+    pub(super) fn new(line: &Arc<Line>) -> Self {
+        line.under_way.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(line))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.has_answered.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The body of an answer. hyper drops it when it has all of it.
+pub(super) struct Answer {
+    pub(super) body: axum::body::Body,
+    pub(super) _under_way: UnderWay,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 impl Line {
@@ -47,7 +97,11 @@ impl Line {
 
     /// What is wished for, once the answers before it are written: they are in hyper's buffer, which goes when the connection is taken.
     pub(super) fn take_wish(&self) -> Option<Wish> {
-        if self.blocked.load(Ordering::Relaxed) { None } else { self.wish.lock().take() }
+        if self.blocked.load(Ordering::Relaxed) {
+            return None;
+        }
+        let is_at_rest = self.has_answered.load(Ordering::Relaxed) && self.under_way.load(Ordering::Relaxed) == 0;
+        self.wish.lock().take().or(is_at_rest.then_some(Wish::Rest))
     }
 }
 

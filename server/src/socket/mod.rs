@@ -84,6 +84,22 @@ impl Socket {
         !self.early.is_empty()
     }
 
+    /// Ready when there may be something to read.
+    pub(crate) fn poll_awake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_rewound() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Stream::Plain(stream) = &self.stream {
+            return stream.poll_read_ready(cx);
+        }
+        // Bytes of the layer below may mean nothing here, and it may have more than them.
+        let mut first = [0];
+        let mut buf = ReadBuf::new(&mut first);
+        ready!(Pin::new(&mut *self).poll_read(cx, &mut buf))?;
+        self.early = Bytes::copy_from_slice(buf.filled());
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads what there is into `take`, at most [`READ`] bytes; 0 at the end.
     pub(crate) fn poll_take<R>(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> R) -> Poll<io::Result<R>> {
         let mut space = [MaybeUninit::uninit(); READ];

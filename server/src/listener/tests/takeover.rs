@@ -3,11 +3,14 @@
 use axum::extract::Request;
 use axum::response::Response;
 
+use axum::routing::post;
+use tokio::sync::watch;
+
 use super::*;
 use crate::socket::takeover::{Offer, Takeover};
 use crate::socket::unwritten::Unwritten;
 
-/// `/taken` answers on the socket itself, and gives it back; `/kept` reads on, and says what.
+/// `/taken` answers on the socket itself, and gives it back; `/kept` reads on, and says what; `/early` answers before it has read the body, and `/heard` says how long that was.
 pub(super) fn routes() -> Router {
     let taken = get(async |request: Request| {
         if request.extensions().get::<Offer>().is_none() {
@@ -34,7 +37,22 @@ pub(super) fn routes() -> Router {
             });
         })
     });
-    Router::new().route("/taken", taken).route("/kept", kept).route("/length", get(length).post(length))
+    let length_heard = Arc::new(watch::Sender::new(None));
+    let mut heard = length_heard.subscribe();
+    let early = post(async move |request: Request| {
+        tokio::spawn(async move {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            length_heard.send_replace(Some(body.len()));
+        });
+        "early"
+    });
+    let heard = get(async move || heard.wait_for(Option::is_some).await.unwrap().unwrap_or_default().to_string());
+    Router::new()
+        .route("/taken", taken)
+        .route("/kept", kept)
+        .route("/length", get(length).post(length))
+        .route("/early", early)
+        .route("/heard", heard)
 }
 
 async fn length(body: Bytes) -> String {
@@ -89,6 +107,18 @@ async fn what_was_sent_ahead_is_answered_in_its_turn() {
         assert_eq!(answers.matches("\r\n\r\ntaken").count(), 3, "{answers}");
         assert!(answers.find("\r\n\r\n4").unwrap() > answers.find("\r\n\r\ntaken").unwrap(), "{answers}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_does_not_rest_before_a_body_is_read() {
+    let server = Running::start(options()).await;
+    let mut stream = server.connect().await;
+    write(&mut stream, "POST /early HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nfirst").await;
+    read_until(&mut stream, "\r\n\r\nearly").await;
+    write(&mut stream, "end").await;
+    assert!(ask(&mut server.connect().await, "/heard").await.ends_with("\r\n\r\n8"));
+    // It was the last one of its connection.
+    assert_eq!(rest(stream).await, "");
 }
 
 #[tokio::test]
