@@ -105,6 +105,7 @@ const RULES: &[(&str, &[&str])] = &[
             "gateway::random_below",
             "gateway::routes::cors",
             "hub",
+            "socket",
             "transport::Transport",
             "transport::open::Rejection",
         ],

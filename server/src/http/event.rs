@@ -8,6 +8,7 @@ use throughline_protocol::Message;
 use throughline_protocol::channel::Position;
 
 use super::position;
+use crate::hub::{Item, ValueItem};
 
 /// Says that the stream is alive, to whatever is in between.
 pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
@@ -18,8 +19,29 @@ pub(super) fn beginning(retry_ms: u64, begins: Option<Position>) -> Bytes {
     format!("retry: {retry_ms}\n{id}\n").into()
 }
 
+/// What comes next in a log.
+pub(super) fn item(item: &Item) -> Bytes {
+    match item {
+        Item::Publication(epoch, published) => {
+            publication(Position { epoch: *epoch, offset: published.offset }, &published.message)
+        }
+        Item::Skipped(to) => skipped(*to),
+    }
+}
+
+/// What comes next in a channel of state.
+pub(super) fn value_item(item: &ValueItem) -> Bytes {
+    match item {
+        ValueItem::Snapshot(at) => whole("snapshot", *at),
+        ValueItem::Change(epoch, change) => {
+            value(Position { epoch: *epoch, offset: change.offset }, &change.key, change.message.as_ref())
+        }
+        ValueItem::Settled(at) => whole("settled", *at),
+    }
+}
+
 /// A publication. Text is the data as it is: the event has no type, so that `onmessage` gets it. Where that is not possible it is `text`, in JSON.
-pub(super) fn publication(stands: Position, message: &Message) -> Bytes {
+fn publication(stands: Position, message: &Message) -> Bytes {
     let id = position::format(stands);
     match message {
         // A carriage return would end the line, and come out as a line feed.
@@ -30,19 +52,9 @@ pub(super) fn publication(stands: Position, message: &Message) -> Bytes {
 }
 
 /// What was published before this position is lost to the reader.
-pub(super) fn skipped(to: Position) -> Bytes {
+fn skipped(to: Position) -> Bytes {
     let data = json!({ "recovered": false, "epoch": to.epoch, "offset": to.offset }).to_string();
     event(Some("skipped"), &position::format(to), [&*data])
-}
-
-/// All values of a channel of state follow, and what a reader has from before counts no more.
-pub(super) fn snapshot(at: Position) -> Bytes {
-    whole("snapshot", at)
-}
-
-/// These were all values.
-pub(super) fn settled(at: Position) -> Bytes {
-    whole("settled", at)
 }
 
 fn whole(kind: &str, at: Position) -> Bytes {
@@ -51,7 +63,7 @@ fn whole(kind: &str, at: Position) -> Bytes {
 }
 
 /// A change of a channel of state: the value of a key, or that it was removed.
-pub(super) fn value(stands: Position, key: &str, value: Option<&Message>) -> Bytes {
+fn value(stands: Position, key: &str, value: Option<&Message>) -> Bytes {
     let mut data = json!({ "key": key, "offset": stands.offset });
     match value {
         None => data["removed"] = json!(true),
@@ -120,7 +132,9 @@ mod tests {
             format!("{begins}base64\":\"/w==\",\"key\":\"a\\n\",\"offset\":12}}\n\n")
         );
         assert_eq!(said(None), format!("{begins}key\":\"a\\n\",\"offset\":12,\"removed\":true}}\n\n"));
-        assert_eq!(snapshot(HERE), "id: 7-12\nevent: snapshot\ndata: {\"epoch\":7,\"offset\":12}\n\n");
-        assert_eq!(settled(HERE), "id: 7-12\nevent: settled\ndata: {\"epoch\":7,\"offset\":12}\n\n");
+        for (kind, item) in [("snapshot", ValueItem::Snapshot(HERE)), ("settled", ValueItem::Settled(HERE))] {
+            let expected = format!("id: 7-12\nevent: {kind}\ndata: {{\"epoch\":7,\"offset\":12}}\n\n");
+            assert_eq!(value_item(&item), expected);
+        }
     }
 }

@@ -1,24 +1,30 @@
 //! `GET …/{name}/events`: an event stream that `EventSource` and `curl -N` read.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+mod audience;
+mod body;
+mod follower;
+mod line;
 
-use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
 use http::{HeaderValue, header};
 use throughline_protocol::channel::Position;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use super::event;
+use super::{Site, event};
 use crate::gateway::{Gateway, Visitor, random_below};
-use crate::hub::{Item, ReadError, Reader, ValueItem, ValueReader};
+use crate::hub::{ReadError, Reader, ValueReader};
+use crate::socket::endless::Endless;
+use crate::socket::takeover::{Offer, Takeover};
+pub(super) use audience::Audiences;
+use follower::Follower;
+use line::Line;
 
 /// How long a client is told to wait before it comes back: between this and three times as much, so that a server that starts anew is not met by all of them at once.
 const RETRY_MS: u64 = 1_000;
+
+fn retry_ms() -> u64 {
+    RETRY_MS + random_below(2 * RETRY_MS)
+}
 
 /// What is read.
 pub(super) enum Source {
@@ -26,26 +32,26 @@ pub(super) enum Source {
     State(ValueReader),
 }
 
-/// Answers with what is read, for as long as somebody takes it.
-pub(super) fn open(gateway: &Arc<Gateway>, source: Source, visitor: Visitor) -> Response {
-    // One event deep: what comes after it stays where it can be read again.
-    let (sender, mut receiver) = mpsc::channel(1);
-    let events = stream::poll_fn(move |cx| receiver.poll_recv(cx).map(|event| event.map(Ok::<Bytes, Infallible>)));
-    let feed =
-        Feed { source, sender, keep_alive: gateway.limits.heartbeat_interval, patience: gateway.limits.idle_timeout };
-    let (leaving, expired, ended) = (gateway.leaving(), visitor.expired(), gateway.ended.clone());
-    gateway.sessions.spawn(async move {
-        let _visitor = visitor; // its place
-        let left = feed.sender.clone();
-        tokio::select! {
-            () = feed.run() => {}
-            () = left.closed() => {}
-            () = leaving => {}
-            () = expired => {}
-            () = ended.cancelled() => {}
+/// Answers with what is read, for as long as somebody takes it: on the connection itself, if that is on offer.
+pub(super) fn open(site: &Site, channel: String, source: Source, visitor: Visitor, offer: Option<Offer>) -> Response {
+    let Site { gateway, hub, audiences } = site.clone();
+    let (keep_alive, patience) = (gateway.limits.heartbeat_interval, gateway.limits.idle_timeout);
+    let mut response = match offer {
+        Some(Offer) => Takeover::response(move |taken| {
+            let (line, ticket) = (Line::new(Endless::new(taken)), audiences.ticket());
+            let channel = channel.into();
+            let follower = Follower { hub, channel, line, audiences, ticket, keep_alive, patience };
+            gateway.clone().sessions.spawn(async move {
+                until_it_has_to_leave(&gateway, visitor, follower.follow(source)).await;
+                follower.line.close(&gateway.ended).await;
+            });
+        }),
+        None => {
+            let (feed, body) = body::pair(source, keep_alive, patience);
+            gateway.clone().sessions.spawn(async move { until_it_has_to_leave(&gateway, visitor, feed.run()).await });
+            Response::new(body)
         }
-    });
-    let mut response = Response::new(Body::from_stream(events));
+    };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
@@ -54,32 +60,13 @@ pub(super) fn open(gateway: &Arc<Gateway>, source: Source, visitor: Visitor) -> 
     response
 }
 
-/// From the channel to the response.
-struct Feed {
-    source: Source,
-    sender: mpsc::Sender<Bytes>,
-    /// Between two signs of life.
-    keep_alive: Duration,
-    /// How long the client may take nothing.
-    patience: Duration,
-}
-
-impl Feed {
-    async fn run(mut self) {
-        let retry_ms = RETRY_MS + random_below(2 * RETRY_MS);
-        let mut next = Some(event::beginning(retry_ms, self.source.position()));
-        while let Ok(Ok(room)) = timeout(self.patience, self.sender.reserve()).await {
-            let event = match next.take() {
-                Some(event) => event,
-                None => match timeout(self.keep_alive, self.source.next()).await {
-                    Ok(Ok(event)) => event,
-                    // It comes back with its position, and finds the channel again, or is told why not.
-                    Ok(Err(_)) => return,
-                    Err(_) => event::KEEP_ALIVE,
-                },
-            };
-            room.send(event);
-        }
+/// The visitor keeps his place for as long as this.
+async fn until_it_has_to_leave(gateway: &Gateway, visitor: Visitor, stream: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stream => {}
+        () = gateway.leaving() => {}
+        () = visitor.expired() => {}
+        () = gateway.ended.cancelled() => {}
     }
 }
 
@@ -95,20 +82,8 @@ impl Source {
     /// What is said next. Cancel-safe.
     async fn next(&mut self) -> Result<Bytes, ReadError> {
         Ok(match self {
-            Self::Log(reader) => match reader.next().await? {
-                Item::Publication(epoch, publication) => {
-                    event::publication(Position { epoch, offset: publication.offset }, &publication.message)
-                }
-                Item::Skipped(to) => event::skipped(to),
-            },
-            Self::State(reader) => match reader.next().await? {
-                ValueItem::Snapshot(at) => event::snapshot(at),
-                ValueItem::Change(epoch, change) => {
-                    let stands = Position { epoch, offset: change.offset };
-                    event::value(stands, &change.key, change.message.as_ref())
-                }
-                ValueItem::Settled(at) => event::settled(at),
-            },
+            Self::Log(reader) => event::item(&reader.next().await?),
+            Self::State(reader) => event::value_item(&reader.next().await?),
         })
     }
 }

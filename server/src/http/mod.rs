@@ -24,17 +24,19 @@ use crate::gateway::{Gateway, Visitor};
 use crate::hub::{Action, Hub, ReadError};
 use crate::transport::Transport;
 use crate::transport::open::Rejection;
-use events::Source;
+use events::{Audiences, Source};
 
 /// What the routes need.
 #[derive(Clone)]
 struct Site {
     gateway: Arc<Gateway>,
     hub: Hub,
+    audiences: Arc<Audiences>,
 }
 
 /// The routes, without their base.
 pub(crate) fn router(gateway: Arc<Gateway>, hub: Hub) -> Router {
+    let audiences = Audiences::new(gateway.limits.heartbeat_interval, gateway.ended.clone());
     Router::new()
         .route("/{name}/events", get(events))
         .route("/{name}/poll", get(poll))
@@ -42,7 +44,7 @@ pub(crate) fn router(gateway: Arc<Gateway>, hub: Hub) -> Router {
         .route("//events", get(nameless))
         .route("//poll", get(nameless))
         .layer(cors(Arc::clone(&gateway)))
-        .with_state(Site { gateway, hub })
+        .with_state(Site { gateway, hub, audiences })
 }
 
 type Name = Result<Path<String>, PathRejection>;
@@ -55,7 +57,7 @@ async fn events(State(site): State<Site>, name: Name, parts: request::Parts) -> 
         Err(ReadError::WrongKind) => Source::State(site.hub.value_reader(&channel).await.map_err(unreadable)?),
         Err(error) => return Err(unreadable(error)),
     };
-    Ok(events::open(&site.gateway, source, visitor))
+    Ok(events::open(&site, channel, source, visitor, parts.extensions.get().copied()))
 }
 
 async fn poll(State(site): State<Site>, name: Name, parts: request::Parts) -> Result<Response, Rejection> {

@@ -4,6 +4,7 @@
 //! instead of giving a body ([`takeover`]); a WebSocket gets it by HTTP's own upgrade. An idle session then costs its socket and a
 //! waker, and nothing of hyper's.
 
+pub(crate) mod endless;
 pub(crate) mod takeover;
 pub(crate) mod tcp;
 pub(crate) mod unwritten;

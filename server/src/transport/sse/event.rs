@@ -29,9 +29,6 @@ pub(super) fn chunk(id: u64, packet: &Packet) -> Bytes {
     chunk.into()
 }
 
-/// The end of a body in chunks.
-pub(super) const LAST_CHUNK: Bytes = Bytes::from_static(b"0\r\n\r\n");
-
 fn len(id: &str, packet: &Packet) -> usize {
     id.len() + packet.pieces().map(|piece| LINE + piece.len().div_ceil(3) * 4).sum::<usize>() + 1
 }

@@ -3,25 +3,21 @@
 mod body;
 mod event;
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::Body;
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, header};
 use parking_lot::Mutex;
 use throughline_protocol::{Close, Packet};
-use tokio::io::AsyncWrite as _;
 
 use super::Transport;
 use super::link::{Direct, Line, Link, LinkEnd, Received};
 use super::uplink::Uplink;
-use crate::socket::Socket;
+use crate::socket::endless::Endless;
 use crate::socket::takeover::{Offer, Takeover};
-use crate::socket::unwritten::Unwritten;
-use event::{LAST_CHUNK, chunk, event};
+use event::{chunk, event};
 
 /// Longest packet in one event, in bytes: short, since an event is handed over whole and datagrams wait behind it.
 const MAX_EVENT_PACKET: usize = 65_536;
@@ -30,12 +26,7 @@ const MAX_EVENT_PACKET: usize = 65_536;
 pub(crate) fn open(offer: Option<Offer>, on_link: impl FnOnce(SseLink, Arc<Uplink>) + Send + 'static) -> Response {
     let mut response = match offer {
         Some(Offer) => Takeover::response(move |taken| {
-            // Nothing follows on this connection.
-            let own = format_args!("transfer-encoding: chunked\r\nconnection: close\r\n");
-            let head = taken.head(StatusCode::OK, own);
-            let mut unwritten = Unwritten::default();
-            unwritten.put(vec![head]);
-            let stream = Stream { socket: taken.socket, unwritten, sent: 0, is_ending: false };
+            let stream = Stream { answer: Endless::new(taken), sent: 0 };
             let (link, uplink) = SseLink::new(Carrier::Socket(Arc::new(Mutex::new(stream))));
             on_link(link, uplink);
         }),
@@ -67,14 +58,11 @@ enum Carrier {
     Body(body::Writer, u64),
 }
 
-/// A connection that an event stream has for itself, and what it has not taken yet.
+/// A connection that an event stream has for itself.
 struct Stream {
-    socket: Socket,
-    unwritten: Unwritten,
+    answer: Endless,
     /// Packets so far: the `id:` of the last event.
     sent: u64,
-    /// The end of the body was taken, too.
-    is_ending: bool,
 }
 
 impl SseLink {
@@ -85,37 +73,9 @@ impl SseLink {
 }
 
 impl Stream {
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.unwritten.poll_write(&mut self.socket, cx)
-    }
-
     fn put(&mut self, packet: &Packet) {
         self.sent += 1;
-        self.unwritten.put(vec![chunk(self.sent, packet)]);
-    }
-
-    /// Ready when the client has left. It has nothing to say here: what it says all the same is read once, and then no more.
-    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.socket.is_rewound() {
-            return Poll::Pending;
-        }
-        let said = ready!(self.socket.poll_take(cx, |bytes| bytes.first().copied()));
-        match said {
-            Ok(Some(byte)) => {
-                self.socket.rewind(vec![byte].into());
-                Poll::Pending
-            }
-            Ok(None) | Err(_) => Poll::Ready(()),
-        }
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_write(cx))?;
-        if !std::mem::replace(&mut self.is_ending, true) {
-            self.unwritten.put(vec![LAST_CHUNK]);
-            ready!(self.poll_write(cx))?;
-        }
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        self.answer.put(chunk(self.sent, packet));
     }
 }
 
@@ -123,12 +83,12 @@ impl Line for Stream {
     const MAX_PACKET: usize = MAX_EVENT_PACKET;
 
     fn is_blocked(&self) -> bool {
-        !self.unwritten.is_empty()
+        !self.answer.is_written()
     }
 
     fn write(&mut self, packet: &mut Packet) -> bool {
-        self.put(packet);
-        self.unwritten.write_now(&mut self.socket)
+        self.sent += 1;
+        self.answer.write_now(chunk(self.sent, packet))
     }
 }
 
@@ -158,7 +118,7 @@ impl Link for SseLink {
             return Poll::Ready(Ok(Received::Posted(posted)));
         }
         ready!(match &self.carrier {
-            Carrier::Socket(stream) => stream.lock().poll_abandoned(cx),
+            Carrier::Socket(stream) => stream.lock().answer.poll_abandoned(cx),
             Carrier::Body(writer, _) => writer.poll_abandoned(cx),
         });
         Poll::Ready(Err(abandoned()))
@@ -166,7 +126,7 @@ impl Link for SseLink {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
         match &self.carrier {
-            Carrier::Socket(stream) => stream.lock().poll_write(cx).map_err(|_| abandoned()),
+            Carrier::Socket(stream) => stream.lock().answer.poll_write(cx).map_err(|_| abandoned()),
             Carrier::Body(writer, _) => {
                 writer.poll_ready(cx).map(|is_there| if is_there { Ok(()) } else { Err(abandoned()) })
             }
@@ -185,7 +145,7 @@ impl Link for SseLink {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
         match &self.carrier {
-            Carrier::Socket(stream) => stream.lock().poll_write(cx).map_err(|_| abandoned()),
+            Carrier::Socket(stream) => stream.lock().answer.poll_write(cx).map_err(|_| abandoned()),
             Carrier::Body(..) => Poll::Ready(Ok(())), // the body asks for what it can take
         }
     }
@@ -193,7 +153,7 @@ impl Link for SseLink {
     fn poll_close(&mut self, cx: &mut Context<'_>, _: &Close) -> Poll<()> {
         self.uplink.close();
         match &self.carrier {
-            Carrier::Socket(stream) => stream.lock().poll_close(cx).map(drop),
+            Carrier::Socket(stream) => stream.lock().answer.poll_close(cx).map(drop),
             Carrier::Body(writer, _) => {
                 writer.finish();
                 writer.poll_abandoned(cx)
