@@ -134,10 +134,12 @@ impl Ticks {
         Self { rate, began: Instant::now(), epoch, number: 0 }
     }
 
-    /// Waits for the next one. It comes at once when it is overdue.
+    /// Waits for the next one. It comes at once when it is overdue, but never before others had their turn: on a server that is too slow for the rate nothing
+    /// would leave any more, and nobody could come in.
     pub(crate) async fn next(&mut self) -> Tick {
         self.number += 1;
         let due = Duration::from_secs(1) / self.rate.hz * self.number;
+        tokio::task::yield_now().await;
         tokio::time::sleep_until(self.began + due).await;
         Tick { due: (self.epoch + due).as_micros(), number: self.number.into(), bytes: self.rate.bytes }
     }
