@@ -91,7 +91,7 @@ impl Workload for Handshakes {
     }
 
     fn lasts(&self) -> Duration {
-        Duration::from_millis(1_000 + self.sessions * 2)
+        Duration::from_millis(400 + self.sessions * 2)
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {

@@ -85,7 +85,7 @@ impl Workload for Idle {
             Below::Tls => Duration::from_micros(1_200),
             Below::Quic => Duration::from_micros(2_500),
         };
-        Duration::from_millis(1_500) + each * u32::try_from(self.sessions).unwrap_or(u32::MAX)
+        Duration::from_millis(300) + self.patience * 2 / 5 + each * u32::try_from(self.sessions).unwrap_or(u32::MAX)
     }
 
     fn run(&self, contender: &Contender, settings: &Settings) -> Result<Measured, Failure> {
