@@ -34,6 +34,7 @@ const RULES: &[(&str, &[&str])] = &[
             "session::Session",
             "session::Identity",
             "session::channels::ChannelHandler",
+            "session::flusher",
             "Builder",
             "config",
             "engine::Change",

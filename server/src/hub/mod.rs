@@ -403,14 +403,12 @@ impl Sink for Arrivals {
         if let Some(topic) = topic
             && let Body::Log(log) = &topic.body
         {
-            for (shard, delivery) in log.deliver(epoch, publication) {
-                match delivery {
-                    Delivery::None => {}
-                    Delivery::Fallen(fallen) => fallen.iter().for_each(|one| one.fall_behind(&hub, &topic)),
-                    Delivery::Soon => hub.write_soon(&topic, shard),
-                    Delivery::Now => hub.write_now(&topic, shard),
-                }
-            }
+            log.deliver(epoch, publication, |shard, delivery| match delivery {
+                Delivery::None => {}
+                Delivery::Fallen(fallen) => fallen.iter().for_each(|one| one.fall_behind(&hub, &topic)),
+                Delivery::Soon => hub.write_soon(&topic, shard),
+                Delivery::Now => hub.write_now(&topic, shard),
+            });
         }
     }
 

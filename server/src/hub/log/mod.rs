@@ -3,6 +3,7 @@
 mod run;
 mod shard;
 
+use std::cell::OnceCell;
 use std::iter;
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +12,7 @@ use throughline_protocol::channel::Position;
 use tokio::sync::broadcast;
 
 use super::Inner;
-use super::encoded::Encoded;
+use super::encoded::{Encoded, encode};
 use super::reader::Arrived;
 use super::stats::Counters;
 use super::subscriber::Subscriber;
@@ -27,6 +28,8 @@ const FIRST: usize = if cfg!(test) { 4 } else { 512 };
 
 /// The subscribers of a log.
 pub(super) struct Log {
+    /// What stands for the channel on the wire.
+    number: u64,
     first: Shard,
     /// For those who come when that one is full.
     others: OnceLock<Box<[Shard]>>,
@@ -39,7 +42,7 @@ impl Log {
     /// Of a channel with this number on the wire, for a server with so many threads.
     pub(super) fn new(number: u64, slow: Slow, threads: usize, counters: &Arc<Counters>) -> Self {
         let first = Shard::new(number, slow, Arc::clone(counters), Position::default());
-        Self { first, others: OnceLock::new(), most: threads, counters: Arc::clone(counters) }
+        Self { number, first, others: OnceLock::new(), most: threads, counters: Arc::clone(counters) }
     }
 
     fn shards(&self) -> impl Iterator<Item = &Shard> {
@@ -73,12 +76,16 @@ impl Log {
         self.shards().for_each(|shard| shard.started_at(position));
     }
 
-    /// A publication has come, for everybody who is at the head. Returns what follows, for each shard by its number.
-    pub(super) fn deliver(&self, epoch: u64, publication: &Publication) -> impl Iterator<Item = (usize, Delivery)> {
+    /// A publication has come, for everybody who is at the head. Calls `follow` with what follows, for each shard by its number.
+    pub(super) fn deliver(&self, epoch: u64, publication: &Publication, mut follow: impl FnMut(usize, Delivery)) {
         if self.first.is_news(epoch, publication) {
             self.counters.publications.add(1);
         }
-        self.shards().map(move |shard| shard.deliver(epoch, publication)).enumerate()
+        let encoded = OnceCell::new(); // once for all
+        for (number, shard) in self.shards().enumerate() {
+            let encoded = || encoded.get_or_init(|| encode(self.number, publication, &self.counters)).clone();
+            follow(number, shard.deliver(epoch, publication, encoded));
+        }
     }
 
     /// Writes what is waiting to those at the head of a shard, as far as `turn` allows. Returns those who have fallen behind, and whether nothing is left to write.

@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use throughline_protocol::limits::STREAM_CHUNK;
 
-use super::super::encoded::encode;
-use super::super::stats::Counters;
-use crate::engine::Publication;
+/// One publication: its offset, and itself as it goes over the wire.
+pub(super) type Wire = (u64, Bytes);
 
 /// Without a hole between them.
 pub(super) struct Run {
@@ -29,21 +28,20 @@ pub(super) enum Lack {
 
 impl Run {
     /// Takes the next ones: as many as follow each other, and fit into what is sent at once.
-    pub(super) fn take(waiting: &mut VecDeque<Publication>, number: u64, counters: &Counters) -> Option<Self> {
-        let first = waiting.pop_front()?;
-        let bytes = encode(number, &first, counters);
-        let mut run = Self { first: first.offset, ends: vec![bytes.len()], bytes };
+    pub(super) fn take(waiting: &mut VecDeque<Wire>) -> Option<Self> {
+        let (first, bytes) = waiting.pop_front()?;
+        let mut run = Self { first, ends: vec![bytes.len()], bytes };
         let mut joined = None;
-        while let Some(next) = waiting.front().filter(|next| next.offset == run.last() + 1) {
+        while let Some((_, next)) = waiting.front().filter(|(offset, _)| *offset == run.last() + 1) {
             let joined = joined.get_or_insert_with(|| BytesMut::from(&run.bytes[..]));
-            if joined.len() + next.message.len() > STREAM_CHUNK {
+            if joined.len() + next.len() > STREAM_CHUNK {
                 break;
             }
-            joined.extend_from_slice(&encode(number, next, counters));
+            joined.extend_from_slice(next);
             run.ends.push(joined.len());
             waiting.pop_front();
         }
-        if let Some(joined) = joined {
+        if let Some(joined) = joined.filter(|_| run.ends.len() > 1) {
             run.bytes = joined.freeze();
         }
         Some(run)
@@ -72,42 +70,42 @@ impl Run {
 mod tests {
     use super::*;
 
-    fn publication(offset: u64, len: usize) -> Publication {
-        Publication { offset, message: vec![offset as u8; len].into() }
+    fn wire(offset: u64, len: usize) -> Wire {
+        (offset, vec![offset as u8; len].into())
     }
 
     #[test]
     fn a_run_has_what_follows_each_other_and_gives_each_what_it_lacks() {
-        let counters = Counters::default();
-        let all: Vec<_> = [4, 5, 6, 8].map(|offset| publication(offset, 10)).into();
+        let all: Vec<Wire> = [4, 5, 6, 8].map(|offset| wire(offset, 10)).into();
         let mut waiting = VecDeque::from(all.clone());
-        let run = Run::take(&mut waiting, 3, &counters).expect("there are some");
+        let run = Run::take(&mut waiting).expect("there are some");
         assert_eq!(waiting.len(), 1, "after the hole another one begins");
-        let wire: Vec<Bytes> = all.iter().map(|one| encode(3, one, &counters)).collect();
+        let bytes: Vec<Bytes> = all.into_iter().map(|(_, bytes)| bytes).collect();
         for (sent, lacks) in [(3, 0..3), (4, 1..3), (5, 2..3)] {
-            let (Lack::Messages(bytes, count), 6) = run.after(sent) else { panic!("{sent}: nothing is lacking") };
-            assert_eq!((bytes, count as usize), (wire[lacks.clone()].concat().into(), lacks.len()), "{sent}");
+            let (Lack::Messages(lacking, count), 6) = run.after(sent) else { panic!("{sent}: nothing is lacking") };
+            assert_eq!((lacking, count as usize), (bytes[lacks.clone()].concat().into(), lacks.len()), "{sent}");
         }
         assert!(matches!(run.after(6), (Lack::Nothing, 6)));
         assert!(matches!(run.after(9), (Lack::Nothing, 9)));
         assert!(matches!(run.after(2), (Lack::More, 2)));
-        let run = Run::take(&mut waiting, 3, &counters).expect("there is one");
+        let run = Run::take(&mut waiting).expect("there is one");
         assert!(matches!(run.after(6), (Lack::More, 6)));
-        assert!(Run::take(&mut waiting, 3, &counters).is_none());
+        assert!(Run::take(&mut waiting).is_none());
     }
 
     #[test]
-    fn a_run_is_no_longer_than_a_frame_and_a_large_publication_is_one_by_itself() {
-        let counters = Counters::default();
-        let mut waiting: VecDeque<_> = (1..=5).map(|offset| publication(offset, STREAM_CHUNK / 2 - 100)).collect();
-        waiting.push_back(publication(6, 3 * STREAM_CHUNK));
-        let mut lens = Vec::new();
-        let mut sent = 0;
-        while let Some(run) = Run::take(&mut waiting, 1, &counters) {
-            let (Lack::Messages(_, count), last) = run.after(sent) else { panic!("something is lacking") };
-            lens.push(count);
-            sent = last;
+    fn a_run_is_no_longer_than_a_frame_and_a_large_publication_is_one_by_itself_and_not_copied() {
+        let mut waiting: VecDeque<_> = (1..=5).map(|offset| wire(offset, STREAM_CHUNK / 2)).collect();
+        let large = wire(6, 3 * STREAM_CHUNK);
+        waiting.push_back(large.clone());
+        let mut counts = Vec::new();
+        let (mut sent, mut last) = (0, Bytes::new());
+        while let Some(run) = Run::take(&mut waiting) {
+            let (Lack::Messages(bytes, count), up_to) = run.after(sent) else { panic!("something is lacking") };
+            counts.push(count);
+            (sent, last) = (up_to, bytes);
         }
-        assert_eq!(lens, [2, 2, 1, 1]);
+        assert_eq!(counts, [2, 2, 1, 1]);
+        assert_eq!(last.as_ptr(), large.1.as_ptr());
     }
 }

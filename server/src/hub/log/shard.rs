@@ -16,7 +16,7 @@ use super::super::reader::{Arrived, Readers};
 use super::super::stats::Counters;
 use super::super::subscriber::Subscriber;
 use super::super::topic::{End, Opening, Topic, Unsent, began_anew};
-use super::run::{Lack, Run};
+use super::run::{Lack, Run, Wire};
 use crate::config::Slow;
 use crate::engine::{History, Publication};
 use crate::session::Session;
@@ -45,8 +45,8 @@ struct State {
     cursors: IndexMap<SessionId, Cursor>,
     readers: Readers,
     /// What is to be given to everybody who is at the head.
-    waiting: VecDeque<Publication>,
-    /// Of their data.
+    waiting: VecDeque<Wire>,
+    /// Of all of them.
     waiting_bytes: usize,
     /// What is being given to them.
     pass: Option<Pass>,
@@ -148,7 +148,7 @@ impl Shard {
     }
 
     /// A publication has come, for everybody who is at the head.
-    pub(super) fn deliver(&self, epoch: u64, publication: &Publication) -> Delivery {
+    pub(super) fn deliver(&self, epoch: u64, publication: &Publication, encoded: impl FnOnce() -> Bytes) -> Delivery {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         let offset = publication.offset;
@@ -174,8 +174,9 @@ impl Shard {
         if state.cursors.is_empty() {
             return Delivery::None;
         }
-        state.waiting_bytes += publication.message.len();
-        state.waiting.push_back(publication.clone());
+        let bytes = encoded();
+        state.waiting_bytes += bytes.len();
+        state.waiting.push_back((offset, bytes));
         let is_due = std::mem::replace(&mut state.is_due, true);
         if state.waiting.len() >= MAX_WAITING || state.waiting_bytes >= MAX_WAITING_BYTES {
             Delivery::Now
@@ -198,8 +199,8 @@ impl Shard {
         loop {
             if pass.is_none() {
                 let left = cursors.len();
-                *pass = Run::take(waiting, self.number, &self.counters).map(|run| Pass { run, left });
-                *waiting_bytes = waiting.iter().map(|publication| publication.message.len()).sum();
+                *pass = Run::take(waiting).map(|run| Pass { run, left });
+                *waiting_bytes = waiting.iter().map(|(_, bytes)| bytes.len()).sum();
             }
             let Some(Pass { run, left }) = pass else {
                 (*is_due, *waiting) = (false, VecDeque::new());
@@ -259,7 +260,7 @@ impl Shard {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         if let Some(mut cursor) = state.cursors.swap_remove(&id) {
-            cursor.finish(state.pass.as_ref(), state.waiting.clone(), self.number, &self.counters);
+            cursor.finish(state.pass.as_ref(), state.waiting.clone());
         }
         if state.cursors.is_empty() {
             *state = State { newest: state.newest, readers: std::mem::take(&mut state.readers), ..State::default() }; // the memory of many is given back
@@ -290,7 +291,7 @@ impl Shard {
         let mut guard = self.state.lock();
         let State { cursors, pass, waiting, .. } = &mut *guard;
         if let Some(cursor) = cursors.get_mut(&id) {
-            cursor.finish(pass.as_ref(), waiting.clone(), self.number, &self.counters);
+            cursor.finish(pass.as_ref(), waiting.clone());
             cursor.end = Some(end);
             cursor.is_behind = true;
         }
@@ -355,11 +356,11 @@ impl Cursor {
     }
 
     /// Is given what was published until now, without waiting for its turn: it leaves.
-    fn finish(&mut self, pass: Option<&Pass>, mut waiting: VecDeque<Publication>, number: u64, counters: &Counters) {
+    fn finish(&mut self, pass: Option<&Pass>, mut waiting: VecDeque<Wire>) {
         let mut turn = Turn::default();
         let mut written = pass.map_or(Ok(()), |pass| self.write(&pass.run, &mut turn));
         while written.is_ok()
-            && let Some(run) = Run::take(&mut waiting, number, counters)
+            && let Some(run) = Run::take(&mut waiting)
         {
             written = self.write(&run, &mut turn);
         }
