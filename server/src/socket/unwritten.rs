@@ -62,9 +62,9 @@ impl Unwritten {
             Poll::Ready(Ok(written)) => written,
             Poll::Ready(Err(_)) | Poll::Pending => 0, // what has failed fails again
         };
-        self.unflushed = true;
-        if written < joined.filled().len() {
-            self.put(vec![Bytes::copy_from_slice(&joined.filled()[written..])]);
+        match &joined.filled()[written..] {
+            [] => self.unflushed = true,
+            rest => self.put(vec![Bytes::copy_from_slice(rest)]),
         }
         self.write_now(socket)
     }
