@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-use super::line::{Answer, Line, UnderWay, Wish, can_be_taken, repeated};
+use super::line::{Answer, Line, Question, UnderWay, Wish, can_be_taken, repeated};
 use super::{Options, preface, tune};
 use crate::socket::takeover::{Offer, Origin, Taken, Takeover};
 use crate::socket::tcp::Tcp;
@@ -221,6 +221,7 @@ impl Serving {
                 if can_be_taken(&request) {
                     request.extensions_mut().insert(Offer);
                 }
+                let request = request.map(|body| Body::new(Question::new(body, &line)));
                 let (answer, line) = (this.answer(request, peer), line.clone());
                 let under_way = UnderWay::new(&line);
                 let answer = async move {
@@ -276,19 +277,18 @@ impl Serving {
         peer: SocketAddr,
     ) -> impl HttpService<Incoming, ResBody = Body, Error = Infallible, Future: Send> + use<> {
         let (this, line) = (self.clone(), line.clone());
-        service_fn(move |request| {
+        service_fn(move |request: Request<Incoming>| {
             line.has_spoken();
-            this.answer(request, peer)
+            this.answer(request.map(Body::new), peer)
         })
     }
 
     /// The application's answer to a request.
     fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Body>,
         peer: SocketAddr,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<> {
-        let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(peer));
         let (response, alt_svc) = (self.router.clone().oneshot(request), self.options.alt_svc.clone());
         async move {

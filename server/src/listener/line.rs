@@ -3,11 +3,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version, header};
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use parking_lot::Mutex;
 
 use crate::socket::takeover::Takeover;
@@ -22,6 +22,8 @@ pub(super) struct Line {
     /// Requests whose answers hyper does not have whole yet, and whether it had one whole.
     under_way: AtomicUsize,
     has_answered: AtomicBool,
+    /// Somebody has not read the whole body of a request: what is left of it must not be taken for the next one.
+    has_unread: AtomicBool,
     wish: Mutex<Option<Wish>>,
 }
 
@@ -31,7 +33,7 @@ pub(super) enum Wish {
     Take(Takeover, HeaderMap),
     /// To be served where it can be upgraded. These are the bytes of the request's head.
     Upgrade(Bytes),
-    /// Nothing: all requests are answered.
+    /// Nothing: all requests are read and answered.
     Rest,
 }
 
@@ -78,6 +80,49 @@ impl Body for Answer {
     }
 }
 
+/// The body of a request, for whoever answers it.
+pub(super) struct Question {
+    body: Incoming,
+    is_read: bool,
+    line: Arc<Line>,
+}
+
+impl Question {
+    pub(super) fn new(body: Incoming, line: &Arc<Line>) -> Self {
+        Self { body, is_read: false, line: Arc::clone(line) }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        if !self.is_read && !self.body.is_end_stream() {
+            self.line.has_unread.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Body for Question {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.is_read = frame.is_none();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl Line {
     pub(super) fn has_spoken(&self) {
         self.spoken.store(true, Ordering::Relaxed);
@@ -100,7 +145,8 @@ impl Line {
         if self.blocked.load(Ordering::Relaxed) {
             return None;
         }
-        let is_at_rest = self.has_answered.load(Ordering::Relaxed) && self.under_way.load(Ordering::Relaxed) == 0;
+        let is_answered = self.has_answered.load(Ordering::Relaxed) && self.under_way.load(Ordering::Relaxed) == 0;
+        let is_at_rest = is_answered && !self.has_unread.load(Ordering::Relaxed);
         self.wish.lock().take().or(is_at_rest.then_some(Wish::Rest))
     }
 }

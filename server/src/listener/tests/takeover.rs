@@ -121,6 +121,29 @@ async fn a_connection_does_not_rest_before_a_body_is_read() {
     assert_eq!(rest(stream).await, "");
 }
 
+/// The answer came before the body, and what came of the body afterwards was taken for the next request.
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_not_the_next_request() {
+    let server = Running::start(options()).await;
+    for body in ["0", "GET /length HTTP/1.1\r\nhost: a\r\n\r\n"] {
+        let mut stream = server.connect().await;
+        write(&mut stream, &format!("POST /nowhere HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len()))
+            .await;
+        read_until(&mut stream, "\r\n\r\n").await;
+        // The server may have closed the connection by now, or may do so while this is on its way.
+        drop(
+            stream
+                .write_all(format!("{body}POST /length HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").as_bytes())
+                .await,
+        );
+        let mut answers = Vec::new();
+        drop(tokio::time::timeout(Duration::from_millis(300), stream.read_to_end(&mut answers)).await);
+        let answers = String::from_utf8(answers).unwrap();
+        assert!(!answers.contains("HTTP/1.1 4"), "{body:?}: {answers}");
+        assert!(answers.matches("HTTP/1.1").count() <= 1, "{body:?}: {answers}");
+    }
+}
+
 #[tokio::test]
 async fn who_takes_a_connection_reads_what_came_after_the_request() {
     let server = Running::start(options()).await;
