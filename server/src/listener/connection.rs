@@ -245,6 +245,9 @@ impl Serving {
                 self.cut.run_until_cancelled(&mut http).await;
                 return None;
             }
+            if line.has_unread() {
+                return None; // somebody has given it up just now
+            }
         }
         let parts = http.into_parts();
         let mut socket = parts.io.into_inner().into_socket();

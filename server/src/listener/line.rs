@@ -132,6 +132,10 @@ impl Line {
         self.spoken.load(Ordering::Relaxed)
     }
 
+    pub(super) fn has_unread(&self) -> bool {
+        self.has_unread.load(Ordering::Relaxed)
+    }
+
     pub(super) fn blocked(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.blocked)
     }
@@ -146,7 +150,7 @@ impl Line {
             return None;
         }
         let is_answered = self.has_answered.load(Ordering::Relaxed) && self.under_way.load(Ordering::Relaxed) == 0;
-        let is_at_rest = is_answered && !self.has_unread.load(Ordering::Relaxed);
+        let is_at_rest = is_answered && !self.has_unread();
         self.wish.lock().take().or(is_at_rest.then_some(Wish::Rest))
     }
 }
