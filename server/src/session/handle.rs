@@ -170,11 +170,6 @@ impl Session {
         Ok(())
     }
 
-    /// Asks for the session's memory, for somebody who is about to write to many that he has not looked at for long.
-    pub(crate) fn touch(&self) {
-        self.0.touch();
-    }
-
     /// Like [`try_send_channel`](Self::try_send_channel), but only while little of stream 0 waits to be sent or acknowledged, so that what is sent is not older
     /// than it must be.
     ///

@@ -147,11 +147,6 @@ impl Shared {
         self.core.lock()
     }
 
-    /// Asks for its memory.
-    pub(super) fn touch(&self) {
-        std::hint::black_box(self.core.is_locked());
-    }
-
     pub(super) fn register_driver(&self, waker: &Waker) {
         self.driver.register(waker);
     }

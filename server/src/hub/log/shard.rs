@@ -26,9 +26,6 @@ use crate::session::flusher::Turn;
 const MAX_WAITING: usize = 64;
 const MAX_WAITING_BYTES: usize = 64 * 1_024;
 
-/// How many sessions ahead memory is asked for: it takes about as long to come as one of them takes to be written to.
-const AHEAD: usize = 2;
-
 /// Subscribers of a log that are written to by one task.
 pub(super) struct Shard {
     /// What stands for the channel on the wire.
@@ -211,9 +208,6 @@ impl Shard {
                     return false;
                 }
                 *left -= 1;
-                if let Some((_, later)) = left.checked_sub(AHEAD).and_then(|later| cursors.get_index(later)) {
-                    later.session.touch();
-                }
                 let Some((_, cursor)) = cursors.get_index_mut(*left) else { continue };
                 match cursor.write(run, turn) {
                     Ok(()) => {}
